@@ -1,0 +1,1 @@
+"""A plain Scrapy project over the demo site."""
