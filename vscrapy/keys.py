@@ -1,0 +1,108 @@
+"""
+Every key and channel on Redis: its name, type, owner and life.
+
+The keys of one task share a hash tag (``{vs:7}``), so each script touches one slot of a cluster. Keys of the
+whole cluster share ``{vs}``. "Live" means: owned by the task as long as its id stands in ``TASKS``; when it
+ends, its work keys are deleted by the same script, and the rest gets ``FINISHED_TTL_S``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: STRING, counter of taskids. Lives as long as the cluster.
+TASKID: Final = "{vs}:taskid"
+#: ZSET taskid -> submitted (ms). The registry of live tasks, and their keys' owner.
+TASKS: Final = "{vs}:tasks"
+#: ZSET taskid -> ended (ms). Entries are removed after ``FINISHED_TTL_S``.
+FINISHED: Final = "{vs}:finished"
+#: ZSET worker name -> deadline (ms, Redis time). The registry of workers, and their keys' owner.
+WORKERS: Final = "{vs}:workers"
+#: HASH ``last_ms`` (any worker's last heartbeat), ``grace_until_ms`` (nobody is reaped before). Lives as
+#: long as the cluster.
+PULSE: Final = "{vs}:pulse"
+#: Channel: a task was submitted or stopped; agents look at once instead of at their next tick.
+WAKE: Final = "{vs}:wake"
+
+#: Life of what is kept of a finished task (seconds).
+FINISHED_TTL_S: Final = 7 * 24 * 3600
+#: Life of a blob since it was last submitted or used (seconds).
+BLOB_TTL_S: Final = 7 * 24 * 3600
+#: Life of a worker's record after its last heartbeat (seconds).
+WORKER_TTL_S: Final = 24 * 3600
+#: Number of sets that a task's seen fingerprints are spread over: small sets of integers stay compact.
+SEEN_BUCKETS: Final = 4096
+
+
+def worker(name: str) -> str:
+    """HASH, what a worker says of itself. Life: ``WORKER_TTL_S`` after its last heartbeat."""
+    return f"{{vs}}:worker:{name}"
+
+
+def worker_processes(name: str) -> str:
+    """SET of ``taskid:process``, the crawl processes that a worker runs. Life as :func:`worker`."""
+    return f"{{vs}}:worker:{name}:processes"
+
+
+def blob(sha256: str) -> str:
+    """STRING, one file of a bundle, zlib-compressed. Life: ``BLOB_TTL_S``, renewed by submit and by use."""
+    return f"{{vs}}:blob:{sha256}"
+
+
+def prefix(taskid: int) -> str:
+    """What all keys of a task begin with; scripts make the names of frontier keys from it."""
+    return f"{{vs:{taskid}}}:"
+
+
+def task(taskid: int) -> str:
+    """HASH, the task's record: state, reason, counters. Live, then ``FINISHED_TTL_S``."""
+    return prefix(taskid) + "task"
+
+
+def job(taskid: int) -> str:
+    """STRING, what to run: signed. Live, then ``FINISHED_TTL_S``."""
+    return prefix(taskid) + "job"
+
+
+def processes(taskid: int) -> str:
+    """HASH crawl process -> JSON (worker, number, seq of its last commit). Live."""
+    return prefix(taskid) + "processes"
+
+
+def leases(taskid: int, process: str) -> str:
+    """HASH lease id -> slot LF queue LF payload. Live; emptied when the process leaves."""
+    return f"{prefix(taskid)}leases:{process}"
+
+
+def stats(taskid: int) -> str:
+    """HASH Scrapy stat -> number. Live, then ``FINISHED_TTL_S``."""
+    return prefix(taskid) + "stats"
+
+
+def stat_values(taskid: int) -> str:
+    """HASH crawl process -> JSON of the stats that were set, not counted. As :func:`stats`."""
+    return prefix(taskid) + "stat_values"
+
+
+def log(taskid: int) -> str:
+    """STREAM of log lines, capped by lines, and the end record. Live, then ``FINISHED_TTL_S``."""
+    return prefix(taskid) + "log"
+
+
+def items(taskid: int) -> str:
+    """STREAM of batches of items, signed. Live, then ``FINISHED_TTL_S``; home trims what it has taken."""
+    return prefix(taskid) + "items"
+
+
+def sender(taskid: int) -> str:
+    """Channel that the attached sender is subscribed to: its subscriber count is the sign of life."""
+    return prefix(taskid) + "sender"
+
+
+# Made inside the scripts, from prefix(taskid), all live and deleted when the task ends:
+#   <prefix>ready             ZSET downloader slot -> its leased requests; slots with waiting requests only
+#   <prefix>active            HASH downloader slot -> its leased requests
+#   <prefix>queues:SLOT       ZSET queue name -> -priority; queue name: priority, and "s" for start requests
+#   <prefix>queue:SLOT:QUEUE  LIST of payloads; pushed right, popped right (LIFO) or left (FIFO)
+#   <prefix>slots             SET of all downloader slots that ever had a queue, for the deletion
+#   <prefix>seen:BUCKET       SET of integers: 64 bits of each fingerprint seen; 0 <= BUCKET < SEEN_BUCKETS

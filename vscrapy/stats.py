@@ -1,0 +1,85 @@
+"""
+The stats of many crawl processes, as one set of Scrapy stats.
+
+Counted stats are added up on Redis; stats that were set travel per process and are merged here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+#: Stats that come from the merged ones, as Scrapy's CoreStats and LogStats make them.
+_EARLIEST = "start_time"
+_LATEST = "finish_time"
+
+
+def encode_values(values: Mapping[str, Any]) -> str:
+    """Turn stats that were set into a JSON object; what JSON lacks travels as its ``repr``."""
+    return json.dumps(values, default=_encode_value, sort_keys=True)
+
+
+def _encode_value(value: Any) -> dict[str, str]:
+    if isinstance(value, datetime):
+        return {"$datetime": value.isoformat()}
+    return {"$repr": repr(value)}
+
+
+def _decode_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        if "$datetime" in value:
+            return datetime.fromisoformat(value["$datetime"])
+        if "$repr" in value:
+            return value["$repr"]
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _merge_values(name: str, values: list[Any]) -> Any:
+    if name == _EARLIEST:
+        return min(values)
+    if name == _LATEST or all(_is_number(value) for value in values):
+        return max(values)
+    return values[-1]
+
+
+def merge(
+    counted: Mapping[str, int | float], per_process: Iterable[Mapping[str, Any]], *, reason: str | None = None
+) -> dict[str, Any]:
+    """
+    Make one set of stats.
+
+    Args:
+        counted: Stats that were counted, already added up.
+        per_process: For each crawl process, the stats that it set, as :func:`encode_values` gave them.
+        reason: Why the task ended, if it has.
+
+    Returns:
+        What one Scrapy process that did all of it would have collected. Of set numbers the largest stands, of
+        other values the last; start is the earliest, finish the latest; rates come from the sums.
+    """
+    found: dict[str, list[Any]] = {}
+    for values in per_process:
+        for name, value in values.items():
+            found.setdefault(name, []).append(_decode_value(value))
+    merged: dict[str, Any] = dict(counted)
+    merged.update({name: _merge_values(name, values) for name, values in found.items()})
+    if reason is not None:
+        merged["finish_reason"] = reason
+    start, finish = merged.get(_EARLIEST), merged.get(_LATEST)
+    if isinstance(start, datetime) and isinstance(finish, datetime):
+        elapsed = finish - start
+        merged["elapsed_time_seconds"] = elapsed.total_seconds()
+        minutes = elapsed.seconds / 60
+        for name, count in (
+            ("responses_per_minute", "response_received_count"),
+            ("items_per_minute", "item_scraped_count"),
+        ):
+            if name in merged:
+                merged[name] = merged.get(count, 0) / minutes if minutes else None
+    return merged

@@ -1,0 +1,65 @@
+"""A client with its endpoint and its scripts: what each part of the store is made from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vscrapy.store.connection import REPLY_TIMEOUT_S, check_server, connect, translate
+from vscrapy.store.scripts import source
+
+if TYPE_CHECKING:
+    from redis.commands.core import Script
+
+    from vscrapy.model import Endpoint
+
+
+class Store:
+    """
+    One client and its scripts. Thread-safe; each call blocks its thread for one round trip.
+
+    Every method of the classes made on it may raise :class:`~vscrapy.errors.StoreUnavailable` (no reply: it
+    may have happened) or :class:`~vscrapy.errors.StoreRefused` (it has not happened).
+    """
+
+    def __init__(self, endpoint: Endpoint, *, name: str, reply_timeout_s: float = REPLY_TIMEOUT_S) -> None:
+        self.endpoint = endpoint
+        # Any: redis-py's annotations cover both protocols and every decoding at once; the types that hold here
+        # are those of the functions that use it.
+        self.client: Any = connect(endpoint, name=name, reply_timeout_s=reply_timeout_s)
+        self._scripts: dict[str, Script] = {}
+
+    def check(self) -> None:
+        """
+        See that the server is there and new enough.
+
+        Raises:
+            StoreUnavailable, StoreRefused: It is not.
+        """
+        check_server(self.client, self.endpoint)
+
+    def server_id(self) -> str:
+        """The identity of the server process: another one after a restart or a failover."""
+        with translate(self.endpoint):
+            return str(self.client.info("server")["run_id"])
+
+    def run(self, script: str, keys: list[str], args: list[Any]) -> Any:
+        """Run one script: one atomic operation."""
+        registered = self._scripts.get(script)
+        if registered is None:
+            registered = self._scripts[script] = self.client.register_script(source(script))
+        with translate(self.endpoint):
+            return registered(keys=keys, args=args)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.close()
+
+
+def text(value: bytes | None) -> str:
+    """Decode a reply; a missing one is an empty text."""
+    return "" if value is None else value.decode("utf-8", "replace")
+
+
+def texts(mapping: dict[bytes, bytes]) -> dict[str, str]:
+    """Decode a hash."""
+    return {text(name): text(value) for name, value in mapping.items()}

@@ -1,0 +1,141 @@
+"""
+Connections to Redis, and its refusals as our errors.
+
+No command is retried inside: whoever calls knows whether a repeat is harmless.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
+from redis.retry import Retry
+
+from vscrapy.config import redact, require_secure
+from vscrapy.errors import StoreRefused, StoreUnavailable
+from vscrapy.model import Endpoint
+
+#: Time for a connection to come about (seconds).
+CONNECT_TIMEOUT_S: Final = 5.0
+#: Time for a reply (seconds); blocking reads ask for less.
+REPLY_TIMEOUT_S: Final = 15.0
+#: Longest blocking read (milliseconds); well below ``REPLY_TIMEOUT_S``.
+BLOCK_MS: Final = 5000
+
+_OLDEST_REDIS: Final = (7, 0)
+_OLDEST_VALKEY: Final = (7, 2)
+
+
+def connect(endpoint: Endpoint, *, name: str, reply_timeout_s: float = REPLY_TIMEOUT_S) -> redis.Redis:
+    """
+    Make a client; nothing is sent yet.
+
+    Args:
+        name: What CLIENT LIST shows, such as ``vscrapy-worker-w1``.
+
+    Raises:
+        InsecureStore: No password, and not on this machine.
+    """
+    require_secure(endpoint)
+    keepalive = {} if endpoint.url.startswith("unix:") else {"socket_keepalive": True}
+    return redis.Redis.from_url(
+        endpoint.url,
+        client_name=re.sub(r"\s", "-", name),
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=reply_timeout_s,
+        **keepalive,
+        health_check_interval=0,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+@contextmanager
+def translate(endpoint: Endpoint) -> Iterator[None]:
+    """
+    Turn redis-py's errors into ours.
+
+    Raises:
+        StoreUnavailable: No connection, no reply, or the server is still loading.
+        StoreRefused: The server says no: password, rights, memory, disk.
+    """
+    where = f"{redact(endpoint.url)} (from {endpoint.source})"
+    try:
+        yield
+    except AuthenticationError as error:
+        raise StoreRefused(
+            f"Redis at {where} refuses the password: {error}; set the right one in the URL "
+            "(redis://:PASSWORD@HOST:PORT/DB) or with 'vscrapy config -pa PASSWORD'"
+        ) from error
+    except BusyLoadingError as error:
+        raise StoreUnavailable(f"Redis at {where} is still loading its data; try again soon") from error
+    except (ConnectionError, TimeoutError, OSError) as error:
+        raise StoreUnavailable(
+            f"Redis at {where} cannot be reached: {error}; is it running, and is this the right address? "
+            "('vscrapy config' shows which one is used and why)"
+        ) from error
+    except NoPermissionError as error:
+        raise StoreRefused(f"Redis at {where} does not allow this user what vscrapy needs: {error}") from error
+    except ResponseError as error:
+        raise StoreRefused(_refusal(where, str(error))) from error
+    except RedisError as error:
+        raise StoreUnavailable(f"Redis at {where} gave no usable reply: {error}") from error
+
+
+def _refusal(where: str, words: str) -> str:
+    if "NOAUTH" in words or "Authentication required" in words:
+        return f"Redis at {where} wants a password; give one in the URL (redis://:PASSWORD@HOST:PORT/DB)"
+    if "OOM" in words:
+        return f"Redis at {where} is out of memory and refuses writes: {words}; raise maxmemory or free some"
+    if "MISCONF" in words:
+        return f"Redis at {where} cannot write to its disk and refuses writes: {words}"
+    if "READONLY" in words:
+        return f"Redis at {where} is a read-only replica; give the address of the primary"
+    return f"Redis at {where} refuses: {words}"
+
+
+def check_server(client: redis.Redis, endpoint: Endpoint) -> None:
+    """
+    Say hello, and see that the server is new enough.
+
+    Raises:
+        StoreUnavailable, StoreRefused: As :func:`translate`; also a server older than Redis 7 or Valkey 7.2.
+    """
+    with translate(endpoint):
+        info: dict[str, Any] = client.info("server")
+    is_valkey = "valkey_version" in info
+    version = str(info["valkey_version"] if is_valkey else info["redis_version"])
+    name, oldest = ("Valkey", _OLDEST_VALKEY) if is_valkey else ("Redis", _OLDEST_REDIS)
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers < oldest:
+        raise StoreRefused(
+            f"the server at {redact(endpoint.url)} (from {endpoint.source}) is {name} {version}; "
+            f"vscrapy needs {name} {'.'.join(map(str, oldest))} or newer"
+        )
+
+
+def require_server(client: redis.Redis, endpoint: Endpoint) -> None:
+    """As :func:`check_server`; with a warning on stderr when the server may lose what it is given."""
+    check_server(client, endpoint)
+    with translate(endpoint):
+        memory: dict[str, Any] = client.info("memory")
+    policy = str(memory.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction" and int(memory.get("maxmemory", 0)) > 0:
+        print(
+            f"vscrapy: warning: Redis at {redact(endpoint.url)} may evict keys (maxmemory-policy {policy}); "
+            "requests and items can get lost; set maxmemory-policy noeviction",
+            file=sys.stderr,
+        )

@@ -1,0 +1,235 @@
+"""
+The frontier of one task as one crawl process sees it: join, commit, leave.
+
+A request is waiting, leased or done, exactly one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from vscrapy import keys
+from vscrapy.errors import Fenced, TaskGone
+from vscrapy.states import StopMode, TaskState
+from vscrapy.store.base import Store, text
+
+#: Crashes in a row, without one finished request, that end a task.
+MOST_CRASHES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A claim on one request."""
+
+    id: str
+    #: Downloader slot.
+    slot: str
+    #: Priority, and ``s`` for a start request.
+    queue: str
+    #: The signed request.
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """A request on its way into the frontier."""
+
+    slot: str
+    queue: str
+    payload: bytes
+    #: Where its fingerprint stands (:func:`vscrapy.wire.fingerprint_place`); None: not filtered.
+    seen: tuple[int, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one request, or of some outputs of ``start()``, or of nobody in particular."""
+
+    #: ``done``, ``part``, ``back``, ``start``, ``started``, ``feed``: see ``commit.lua``.
+    what: str
+    #: Lease id, or the count of start outputs.
+    id: str = ""
+    requests: Sequence[NewRequest] = ()
+    #: Signed batch of items, or nothing.
+    items: bytes = b""
+    n_items: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StatsDelta:
+    """Changes of counted stats since the last commit."""
+
+    added: Mapping[str, int | float] = field(default_factory=dict)
+    raised: Mapping[str, int | float] = field(default_factory=dict)
+    lowered: Mapping[str, int | float] = field(default_factory=dict)
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Name, operation and number of each."""
+        return [
+            (name, operation, repr(number))
+            for operation, numbers in (("+", self.added), ("max", self.raised), ("min", self.lowered))
+            for name, number in numbers.items()
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The reply to a crawl process that joins."""
+
+    state: TaskState
+    reason: str
+    stop_mode: StopMode | None
+    #: Run ``start()`` and skip so many of its outputs; None: another process does.
+    start_from: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The reply to a commit."""
+
+    state: TaskState
+    reason: str
+    stop_mode: StopMode | None
+    #: Requests that wait, and that are leased, in the whole task.
+    queued: int
+    leased: int
+    #: The task is idle, and this process is the one that is told.
+    is_idle: bool
+    #: Indexes of requests that were filtered as seen, over all requests of the commit.
+    duplicates: Sequence[int]
+    #: New leases; after a lost reply, all leases of the process.
+    leases: Sequence[Lease]
+    #: The commit had been done before, and its reply was lost; ``duplicates`` is empty.
+    is_replayed: bool = False
+
+
+def _mode(value: bytes) -> StopMode | None:
+    return StopMode(text(value)) if value else None
+
+
+def _leases(flat: list[bytes]) -> list[Lease]:
+    leases = []
+    for id_, held in zip(flat[::2], flat[1::2], strict=True):
+        slot, queue, payload = held.split(b"\n", 2)
+        leases.append(Lease(text(id_), text(slot), text(queue), payload))
+    return leases
+
+
+class Frontier:
+    """One crawl process's side of its task's frontier."""
+
+    def __init__(self, store: Store, taskid: int, process: str) -> None:
+        self._store = store
+        self._taskid = taskid
+        self._process = process
+
+    def join(self, *, capacity: int, is_lifo: bool, is_start_lifo: bool) -> Joined:
+        """
+        Say that the process is ready, and take ``start()`` if nobody has it. Safe to call again.
+
+        Raises:
+            TaskGone: The task has expired.
+            Fenced: The process was given up for dead.
+        """
+        reply = self._store.run(
+            "join",
+            [keys.task(self._taskid), keys.processes(self._taskid)],
+            [self._process, max(1, capacity), int(is_lifo), int(is_start_lifo)],
+        )
+        self._check(reply[0])
+        start = int(reply[4])
+        return Joined(TaskState(text(reply[1])), text(reply[2]), _mode(reply[3]), None if start < 0 else start)
+
+    def commit(
+        self,
+        number: int,
+        results: Sequence[Result],
+        *,
+        stats: StatsDelta | None = None,
+        stat_values: str = "",
+        wanted: int = 0,
+    ) -> Committed:
+        """
+        End leases with all that came of them, in one step, and claim up to *wanted* requests.
+
+        Safe to call again with the same *number*: the commit is done once.
+
+        Args:
+            number: 1 for the process's first commit, then one more each time.
+            stat_values: JSON object of the stats that were set; empty: as before.
+            wanted: Leases wanted, 0 to 500.
+
+        Raises:
+            TaskGone: The task has expired.
+            Fenced: The process was given up for dead; nothing was committed.
+
+        Keys: moves requests between the queues and ``leases(task, process)``; appends to ``items(task)``.
+        """
+        task = self._taskid
+        args: list[Any] = [keys.prefix(task), self._process, number, min(wanted, 500), stat_values]
+        rows = stats.rows() if stats else []
+        args.append(len(rows))
+        for row in rows:
+            args.extend(row)
+        args.append(len(results))
+        for result in results:
+            args.extend(_result_args(result))
+        reply = self._store.run(
+            "commit",
+            [
+                keys.task(task),
+                keys.processes(task),
+                keys.leases(task, self._process),
+                keys.items(task),
+                keys.stats(task),
+                keys.stat_values(task),
+            ],
+            args,
+        )
+        status = self._check(reply[0])
+        return Committed(
+            state=TaskState(text(reply[1])),
+            reason=text(reply[2]),
+            stop_mode=_mode(reply[3]),
+            queued=int(reply[4]),
+            leased=int(reply[5]),
+            is_idle=bool(reply[6]),
+            duplicates=[int(index) for index in reply[7]],
+            leases=_leases(reply[8]),
+            is_replayed=status == "replayed",
+        )
+
+    def _check(self, status: bytes) -> str:
+        if status == b"gone":
+            raise TaskGone(f"task {self._taskid} is not on this Redis any more (did it lose its data?)")
+        if status == b"fenced":
+            raise Fenced(f"process {self._process} of task {self._taskid} was given up for dead")
+        return text(status)
+
+
+def _result_args(result: Result) -> Iterable[Any]:
+    yield from (result.what, result.id, result.items, result.n_items, len(result.requests))
+    for request in result.requests:
+        bucket, member = request.seen if request.seen else (0, "")
+        yield from (request.slot, request.queue, bucket, member, request.payload)
+
+
+def leave(store: Store, taskid: int, process: str, *, how: str) -> TaskState | None:
+    """
+    A crawl process is no more: its leases go back to the frontier. Safe to call again.
+
+    Args:
+        how: ``left``, ``crashed`` or ``failed``: see ``leave.lua``.
+
+    Returns:
+        The task's state after it; None when the task is gone.
+    """
+    reply = store.run(
+        "leave",
+        [keys.task(taskid), keys.processes(taskid), keys.leases(taskid, process)],
+        [keys.prefix(taskid), process, how, MOST_CRASHES, keys.FINISHED_TTL_S, keys.SEEN_BUCKETS],
+    )
+    state = text(reply[1])
+    return None if state == "gone" else TaskState(state)

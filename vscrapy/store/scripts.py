@@ -1,0 +1,22 @@
+"""The Lua scripts, one atomic operation a file; ``-- include: NAME`` puts in ``_NAME.lua``."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+
+_INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
+
+
+@cache
+def source(name: str) -> str:
+    """
+    Read the script *name* with its includes.
+
+    Raises:
+        FileNotFoundError: There is no such script.
+    """
+    folder = files("vscrapy.store") / "scripts"
+    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda match: (folder / f"_{match.group(1)}.lua").read_text(encoding="utf-8"), text)

@@ -1,0 +1,35 @@
+#!lua
+-- Take a place in a task for one more crawl process, if the task needs one.
+--
+-- A task needs its first process at once, and further ones while more requests wait than the present ones
+-- can take.
+--
+-- KEYS[1]  task record (HASH)
+-- KEYS[2]  processes (HASH)
+-- ARGV[1]  process, unique on this Redis
+-- ARGV[2]  its worker's name
+-- ARGV[3]  protocol version that the worker speaks
+-- Returns the process's number in the task (1 for the first); 0: not needed; -1: another protocol version.
+local task = redis.call('HMGET', KEYS[1],
+    'state', 'processes', 'queued', 'capacity', 'max_processes', 'protocol')
+local state, processes = task[1], tonumber(task[2])
+if state ~= 'queued' and state ~= 'running' then
+    return 0
+end
+if task[6] ~= ARGV[3] then
+    return -1
+end
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
+    return cjson.decode(redis.call('HGET', KEYS[2], ARGV[1])).number
+end
+local most = tonumber(task[5])
+if most > 0 and processes >= most then
+    return 0
+end
+if processes > 0 and tonumber(task[3]) <= processes * tonumber(task[4]) then
+    return 0
+end
+local number = redis.call('HINCRBY', KEYS[1], 'process_seq', 1)
+redis.call('HSET', KEYS[2], ARGV[1], cjson.encode({worker = ARGV[2], number = number, seq = 0}))
+redis.call('HSET', KEYS[1], 'state', 'running', 'processes', processes + 1)
+return number

@@ -1,0 +1,26 @@
+#!lua
+-- A crawl process has read its project and is about to open its spider.
+--
+-- KEYS[1]  task record (HASH)
+-- KEYS[2]  processes (HASH)
+-- ARGV[1]  process
+-- ARGV[2]  requests that it can have in flight
+-- ARGV[3]  1: queues are LIFO, 0: FIFO
+-- ARGV[4]  the same for start requests
+-- Returns {status, state, reason, stop mode, start}; status: 'ok', 'fenced', 'gone'; start: -1 when another
+-- process runs start() or it is exhausted, else the number of its outputs that are committed already.
+local task = redis.call('HMGET', KEYS[1],
+    'state', 'reason', 'stop_mode', 'start', 'start_owner', 'start_done')
+if not task[1] then
+    return {'gone'}
+end
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then
+    return {'fenced'}
+end
+redis.call('HSET', KEYS[1], 'capacity', ARGV[2], 'lifo', ARGV[3], 'start_lifo', ARGV[4])
+local start = -1
+if task[4] == 'waiting' or (task[4] == 'running' and task[5] == ARGV[1]) then
+    redis.call('HSET', KEYS[1], 'start', 'running', 'start_owner', ARGV[1])
+    start = tonumber(task[6])
+end
+return {'ok', task[1], task[2], task[3], start}

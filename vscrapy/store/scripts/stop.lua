@@ -1,0 +1,30 @@
+#!lua flags=allow-oom
+-- Give a task a reason to end. The first reason stands; a later call can only make the end forced.
+--
+-- KEYS[1]  task record (HASH)
+-- ARGV[1]  the task's key prefix
+-- ARGV[2]  reason
+-- ARGV[3]  mode: 'graceful', 'forced'
+-- ARGV[4]  life of what is kept (s)
+-- ARGV[5]  number of seen buckets
+-- Returns the state after it; '' when there is no such task.
+-- include: end
+local task_key, prefix = KEYS[1], ARGV[1]
+local task = redis.call('HMGET', task_key, 'state', 'processes')
+local state = task[1]
+if not state then
+    return ''
+end
+if state == 'finished' then
+    return state
+end
+if state ~= 'stopping' then
+    redis.call('HSET', task_key, 'state', 'stopping', 'reason', ARGV[2], 'stop_mode', ARGV[3])
+elseif ARGV[3] == 'forced' then
+    redis.call('HSET', task_key, 'stop_mode', 'forced')
+end
+if tonumber(task[2]) == 0 then
+    end_task(task_key, prefix, ARGV[4], ARGV[5])
+    return 'finished'
+end
+return 'stopping'

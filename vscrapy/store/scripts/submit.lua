@@ -1,0 +1,23 @@
+#!lua
+-- Create a task, queued.
+--
+-- KEYS[1]  task record (HASH), must not exist
+-- KEYS[2]  job (STRING)
+-- ARGV[1]  the signed job
+-- ARGV[2]  sender's timeout (ms); 0: detached
+-- ARGV[3+] field, value, field, value ... of the record
+-- Returns 1; 0 when the task exists already (a repeated call: nothing is done).
+if redis.call('EXISTS', KEYS[1]) == 1 then
+    return 0
+end
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+redis.call('HSET', KEYS[1],
+    'state', 'queued', 'reason', '', 'exit_code', 0, 'stop_mode', '', 'created_ms', now_ms,
+    'sender_ms', now_ms, 'sender_timeout_ms', ARGV[2],
+    'queued', 0, 'leased', 0, 'lease_seq', 0, 'processes', 0, 'process_seq', 0, 'capacity', 16,
+    'start', 'waiting', 'start_owner', '', 'start_done', 0, 'idle_owner', '', 'crashes', 0,
+    'log_lines', 0, 'log_kept', 0)
+redis.call('SET', KEYS[2], ARGV[1])
+return 1

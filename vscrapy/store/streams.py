@@ -1,0 +1,139 @@
+"""
+What a task says and gives: its log lines and its items, each a stream with a cursor.
+
+A stream id is the cursor; whoever reads keeps it, and goes on from there after a lost connection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vscrapy import keys
+from vscrapy.store.base import Store
+from vscrapy.store.connection import translate
+from vscrapy.wire import LogLine
+
+#: Log lines kept of a task when it does not say otherwise (``VSCRAPY_LOG_KEEP``).
+LOG_KEEP: Final = 100_000
+#: The cursor before everything.
+BEGINNING: Final = "0-0"
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """Some lines of a task's log, in order; or its end."""
+
+    cursor: str
+    #: Number of the first line, counted from 0 over the whole task.
+    first: int = 0
+    lines: tuple[LogLine, ...] = ()
+    #: Set on the last entry: the task has ended so.
+    end: EndRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndRecord:
+    """How a task ended."""
+
+    reason: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsEntry:
+    """One signed batch of items."""
+
+    cursor: str
+    n_items: int
+    signed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cursors:
+    """Where a reader stands in a task's two streams."""
+
+    log: str = BEGINNING
+    items: str = BEGINNING
+
+
+class Streams:
+    """The streams of tasks."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def append_log(self, taskid: int, lines: Sequence[LogLine]) -> bool:
+        """Append lines; False when the task is gone or has ended: nothing is written."""
+        data = json.dumps([line.to_data() for line in lines], ensure_ascii=False, separators=(",", ":"))
+        encoded = data.encode("utf-8", "surrogatepass")
+        return bool(self._store.run("log", [keys.task(taskid), keys.log(taskid)], [encoded, len(lines), LOG_KEEP]))
+
+    def read(
+        self, taskid: int, cursors: Cursors, *, with_items: bool, block_ms: int, most: int = 500
+    ) -> tuple[list[LogEntry], list[ItemsEntry]]:
+        """
+        Wait up to *block_ms* for entries after the cursors.
+
+        Returns:
+            Entries of the log and of the items, in their order; both empty when nothing came.
+        """
+        streams: dict[Any, Any] = {keys.log(taskid): cursors.log}
+        if with_items:
+            streams[keys.items(taskid)] = cursors.items
+        with translate(self._store.endpoint):
+            replies: Any = self._store.client.xread(streams, count=most, block=block_ms)
+        logs: list[LogEntry] = []
+        items: list[ItemsEntry] = []
+        pairs = replies.items() if isinstance(replies, dict) else replies or ()
+        for name, entries in pairs:
+            if name.endswith(b":log"):
+                logs.extend(_log_entry(cursor, fields) for cursor, fields in _flat(entries))
+            else:
+                items.extend(_items_entry(cursor, fields) for cursor, fields in _flat(entries))
+        return logs, items
+
+    def last_lines(self, taskid: int, most: int) -> list[LogEntry]:
+        """Read the newest entries that together hold at least *most* lines, oldest first."""
+        found: list[LogEntry] = []
+        n_lines, before = 0, "+"
+        while n_lines < most:
+            with translate(self._store.endpoint):
+                entries: Any = self._store.client.xrevrange(keys.log(taskid), max=before, count=100)
+            for cursor, fields in entries:
+                entry = _log_entry(cursor, fields)
+                found.append(entry)
+                n_lines += len(entry.lines)
+                if n_lines >= most:
+                    break
+            if len(entries) < 100:
+                break
+            before = "(" + found[-1].cursor
+        return found[::-1]
+
+    def trim_items(self, taskid: int, upto: str) -> None:
+        """Drop the items up to the cursor *upto*, included: home has taken them."""
+        milliseconds, number = upto.split("-")
+        with translate(self._store.endpoint):
+            self._store.client.xtrim(keys.items(taskid), minid=f"{milliseconds}-{int(number) + 1}", approximate=False)
+
+
+def _flat(entries: Any) -> list[Any]:
+    # RESP3 wraps each stream's entries in one more list than RESP2.
+    if len(entries) == 1 and entries[0] and isinstance(entries[0][0], (list, tuple)):
+        return list(entries[0])
+    return list(entries)
+
+
+def _log_entry(cursor: bytes, fields: dict[bytes, bytes]) -> LogEntry:
+    if b"end" in fields:
+        end = json.loads(fields[b"end"])
+        return LogEntry(cursor.decode(), end=EndRecord(str(end["reason"]), int(end["exit_code"])))
+    lines = json.loads(fields[b"lines"].decode("utf-8", "surrogatepass"))
+    return LogEntry(cursor.decode(), int(fields[b"first"]), tuple(LogLine.from_data(line) for line in lines))
+
+
+def _items_entry(cursor: bytes, fields: dict[bytes, bytes]) -> ItemsEntry:
+    return ItemsEntry(cursor.decode(), int(fields[b"n"]), fields[b"items"])

@@ -1,0 +1,301 @@
+"""Tasks: submit, look at, stop; and the sender's sign of life."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from vscrapy import keys
+from vscrapy.errors import ProtocolMismatch, StoreRefused, StoreUnavailable, TaskGone
+from vscrapy.model import PROTOCOL
+from vscrapy.states import StopMode, TaskState
+from vscrapy.store.base import Store, text, texts
+from vscrapy.store.connection import translate
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """What stands in a task's record, and some of its stats."""
+
+    taskid: int
+    spider: str
+    state: TaskState
+    reason: str
+    exit_code: int
+    is_attached: bool
+    created_ms: int
+    ended_ms: int
+    #: The sender's last sign of life, and how long it may be silent (ms; 0: detached).
+    sender_ms: int
+    sender_timeout_ms: int
+    queued: int
+    leased: int
+    processes: int
+    #: Requests that one process can have in flight.
+    capacity: int
+    #: 0: as many as there is room for.
+    max_processes: int
+    stop_mode: StopMode | None
+    protocol: int
+    pages: int
+    items: int
+    errors: int
+
+    @property
+    def is_growing(self) -> bool:
+        """Would the task take one more crawl process? ``claim.lua`` decides the same, atomically."""
+        if self.state not in (TaskState.QUEUED, TaskState.RUNNING):
+            return False
+        if self.max_processes and self.processes >= self.max_processes:
+            return False
+        return self.processes == 0 or self.queued > self.processes * self.capacity
+
+
+_STATS = ("response_received_count", "item_scraped_count", "log_count/ERROR")
+
+
+def _record(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> TaskRecord:
+    def number(name: str) -> int:
+        return int(float(record.get(name) or 0))
+
+    return TaskRecord(
+        taskid=taskid,
+        spider=record.get("spider", ""),
+        state=TaskState(record["state"]),
+        reason=record.get("reason", ""),
+        exit_code=number("exit_code"),
+        is_attached=number("sender_timeout_ms") > 0,
+        created_ms=number("created_ms"),
+        ended_ms=number("ended_ms"),
+        sender_ms=number("sender_ms"),
+        sender_timeout_ms=number("sender_timeout_ms"),
+        queued=number("queued"),
+        leased=number("leased"),
+        processes=number("processes"),
+        capacity=number("capacity"),
+        max_processes=number("max_processes"),
+        stop_mode=StopMode(record["stop_mode"]) if record.get("stop_mode") else None,
+        protocol=number("protocol"),
+        pages=int(counts[0] or 0),
+        items=int(counts[1] or 0),
+        errors=int(counts[2] or 0),
+    )
+
+
+class Tasks:
+    """All tasks on a Redis."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def new_id(self) -> int:
+        """Take the next taskid, and enter it in the registry before any key of the task exists."""
+        with translate(self._store.endpoint):
+            taskid = int(self._store.client.incr(keys.TASKID))
+            seconds, microseconds = self._store.client.time()
+            self._store.client.zadd(keys.TASKS, {str(taskid): seconds * 1000 + microseconds // 1000})
+        return taskid
+
+    def submit(
+        self,
+        taskid: int,
+        job: bytes,
+        *,
+        spider: str,
+        max_processes: int,
+        sender_timeout_ms: int,
+        log_keep: int,
+    ) -> None:
+        """
+        Make the task, and wake the agents. Safe to call again.
+
+        Args:
+            job: The signed job.
+            sender_timeout_ms: Silence after which the sender counts as lost; 0 for a detached task.
+            log_keep: Log lines kept.
+        """
+        self._store.run(
+            "submit",
+            [keys.task(taskid), keys.job(taskid)],
+            [
+                job,
+                sender_timeout_ms,
+                *("spider", spider, "max_processes", max_processes),
+                *("protocol", PROTOCOL, "log_keep", log_keep),
+            ],
+        )
+        self.wake()
+
+    def wake(self) -> None:
+        """Tell the agents to look at once."""
+        with translate(self._store.endpoint):
+            self._store.client.publish(keys.WAKE, b"")
+
+    def job(self, taskid: int) -> bytes:
+        """
+        Get a task's signed job.
+
+        Raises:
+            TaskGone: There is none.
+        """
+        with translate(self._store.endpoint):
+            job = self._store.client.get(keys.job(taskid))
+        if job is None:
+            raise TaskGone(f"task {taskid} does not exist (any more); 'vscrapy -l' lists the tasks")
+        assert isinstance(job, bytes)
+        return job
+
+    def live_ids(self) -> list[int]:
+        """The ids of the tasks that have not ended, oldest first."""
+        with translate(self._store.endpoint):
+            return [int(taskid) for taskid in self._store.client.zrange(keys.TASKS, 0, -1)]
+
+    def finished_ids(self, most: int) -> list[int]:
+        """The ids of the tasks that ended last, newest first."""
+        with translate(self._store.endpoint):
+            return [int(taskid) for taskid in self._store.client.zrevrange(keys.FINISHED, 0, most - 1)]
+
+    def records(self, taskids: list[int]) -> dict[int, TaskRecord]:
+        """Read records in one round trip; ids without one are left out."""
+        pipeline = self._store.client.pipeline(transaction=False)
+        for taskid in taskids:
+            pipeline.hgetall(keys.task(taskid))
+            pipeline.hmget(keys.stats(taskid), *_STATS)
+        with translate(self._store.endpoint):
+            replies: list[Any] = pipeline.execute() if taskids else []
+        return {
+            taskid: _record(taskid, texts(record), counts)
+            for taskid, record, counts in zip(taskids, replies[::2], replies[1::2], strict=True)
+            if b"state" in record
+        }
+
+    def record(self, taskid: int) -> TaskRecord:
+        """
+        Read one record.
+
+        Raises:
+            TaskGone: There is no such task.
+            ProtocolMismatch: It was made by a vscrapy that speaks another protocol.
+        """
+        record = self.records([taskid]).get(taskid)
+        if record is None:
+            raise TaskGone(f"task {taskid} does not exist (any more); 'vscrapy -l' lists the tasks")
+        if record.protocol != PROTOCOL:
+            raise ProtocolMismatch(
+                f"task {taskid} was made by a vscrapy with protocol {record.protocol}, this one has {PROTOCOL}; "
+                "install the same version on both sides"
+            )
+        return record
+
+    def stop(self, taskid: int, *, reason: str, mode: StopMode) -> TaskState:
+        """
+        Give the task a reason to end; the first reason stands. Safe to call again.
+
+        Raises:
+            TaskGone: There is no such task.
+        """
+        state = text(
+            self._store.run(
+                "stop",
+                [keys.task(taskid)],
+                [keys.prefix(taskid), reason, mode.value, keys.FINISHED_TTL_S, keys.SEEN_BUCKETS],
+            )
+        )
+        if not state:
+            raise TaskGone(f"task {taskid} does not exist (any more); 'vscrapy -l' lists the tasks")
+        self.wake()
+        return TaskState(state)
+
+    def archive(self, record: TaskRecord) -> None:
+        """Move a finished task from the registry of live tasks to that of finished ones. Safe to repeat."""
+        pipeline = self._store.client.pipeline(transaction=True)
+        pipeline.zadd(keys.FINISHED, {str(record.taskid): record.ended_ms})
+        pipeline.zrem(keys.TASKS, str(record.taskid))
+        pipeline.zremrangebyscore(keys.FINISHED, "-inf", record.ended_ms - keys.FINISHED_TTL_S * 1000)
+        with translate(self._store.endpoint):
+            pipeline.execute()
+
+    def forget(self, taskid: int, *, older_than_ms: int) -> None:
+        """Take an id that has no record off the registry, if it is too old to be still on its way."""
+        with translate(self._store.endpoint):
+            score = self._store.client.zscore(keys.TASKS, str(taskid))
+            if score is not None and score < older_than_ms:
+                self._store.client.zrem(keys.TASKS, str(taskid))
+
+    def sign_of_life(self, taskid: int) -> tuple[TaskState, int, int] | None:
+        """
+        The attached sender is there.
+
+        Returns:
+            State, crawl processes now, crawl processes ever; None when the task is gone.
+        """
+        reply = self._store.run("sender", [keys.task(taskid)], [])
+        if not reply:
+            return None
+        return TaskState(text(reply[0])), int(reply[1]), int(reply[2])
+
+    def sender_subscribers(self, taskids: list[int]) -> dict[int, int]:
+        """Count the subscribers of each task's sender channel: 0 means that its connection is closed."""
+        channels = {keys.sender(taskid): taskid for taskid in taskids}
+        with translate(self._store.endpoint):
+            counts = self._store.client.pubsub_numsub(*channels) if channels else []
+        return {channels[text(channel)]: int(count) for channel, count in counts}
+
+    def now_ms(self) -> int:
+        """Redis's clock (ms since the epoch)."""
+        with translate(self._store.endpoint):
+            seconds, microseconds = self._store.client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    def stats(self, taskid: int) -> tuple[dict[str, int | float], list[dict[str, Any]]]:
+        """Read the counted stats, and for each crawl process those that it set."""
+        with translate(self._store.endpoint):
+            counted = texts(self._store.client.hgetall(keys.stats(taskid)))
+            values = texts(self._store.client.hgetall(keys.stat_values(taskid)))
+        numbers = {name: _number(number) for name, number in counted.items()}
+        return numbers, [json.loads(value) for _, value in sorted(values.items())]
+
+
+def _number(value: str) -> int | float:
+    try:
+        return int(value)
+    except ValueError:
+        return float(value)
+
+
+class Subscription:
+    """
+    A subscription that is there to be counted: the sender's, on its task's channel.
+
+    Must be used by one thread.
+    """
+
+    def __init__(self, store: Store, channel: str) -> None:
+        self._store = store
+        self._channel = channel
+        self._pubsub: Any = None
+
+    def keep(self, *, wait_s: float) -> bool:
+        """
+        Subscribe if need be, and wait; True: a message came.
+
+        Raises:
+            StoreUnavailable, StoreRefused: The subscription is gone; call again to renew it.
+        """
+        try:
+            with translate(self._store.endpoint):
+                if self._pubsub is None:
+                    self._pubsub = self._store.client.pubsub()
+                    self._pubsub.subscribe(self._channel)
+                message = self._pubsub.get_message(timeout=wait_s)
+        except (StoreUnavailable, StoreRefused):
+            self.close()
+            raise
+        return message is not None and message["type"] == "message"
+
+    def close(self) -> None:
+        """Give the subscription up."""
+        pubsub, self._pubsub = self._pubsub, None
+        if pubsub is not None:
+            pubsub.close()

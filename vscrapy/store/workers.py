@@ -1,0 +1,162 @@
+"""Workers: register, heartbeat, the ones past their deadline, and places for crawl processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vscrapy import keys
+from vscrapy.errors import NameTaken, ProtocolMismatch
+from vscrapy.model import PROTOCOL
+from vscrapy.store.base import Store, text, texts
+from vscrapy.store.connection import translate
+
+#: A worker without a heartbeat for so long is dead (ms).
+WORKER_TTL_MS: Final = 8000
+#: Time between two heartbeats (s).
+HEARTBEAT_S: Final = 2.0
+#: Silence of all workers that means that Redis was away (ms).
+SILENCE_MS: Final = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """What a worker says of itself."""
+
+    name: str
+    is_alive: bool
+    slots: int
+    processes: int
+    host: str
+    pid: int
+    version: str
+    python: str
+    scrapy: str
+    protocol: int
+    #: Milliseconds since the epoch, Redis time.
+    since_ms: int
+    seen_ms: int
+
+
+class Workers:
+    """All workers on a Redis."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def register(self, name: str, token: str, fields: dict[str, Any]) -> None:
+        """
+        Enter a worker.
+
+        Raises:
+            NameTaken: A live worker has the name.
+        """
+        flat = [part for field in {"protocol": PROTOCOL, **fields}.items() for part in field]
+        if not self._store.run(
+            "register",
+            [keys.WORKERS, keys.worker(name)],
+            [name, token, WORKER_TTL_MS, keys.WORKER_TTL_S, *flat],
+        ):
+            raise NameTaken(f"a live worker is named {name!r} already; give this one another --name")
+
+    def beat(self, name: str, token: str, fields: dict[str, Any]) -> list[str] | None:
+        """
+        Give a sign of life.
+
+        Returns:
+            Names of workers past their deadline, at most 5; None when the name is not this agent's any more.
+        """
+        flat = [part for field in fields.items() for part in field]
+        reply = self._store.run(
+            "beat",
+            [keys.WORKERS, keys.worker(name), keys.worker_processes(name), keys.PULSE],
+            [name, token, WORKER_TTL_MS, SILENCE_MS, keys.WORKER_TTL_S, *flat],
+        )
+        return [text(dead) for dead in reply[1:]] if int(reply[0]) else None
+
+    def retire(self, name: str, token: str = "") -> bool:
+        """Take a worker off the list: this agent's own (*token*), or a dead one. False: it is alive."""
+        return bool(
+            self._store.run(
+                "retire",
+                [keys.WORKERS, keys.worker(name), keys.worker_processes(name)],
+                [name, token],
+            )
+        )
+
+    def claim(self, taskid: int, process: str, worker: str) -> int:
+        """
+        Take a place for a crawl process in a task, if the task needs one.
+
+        Returns:
+            The process's number in the task; 0 when it is not needed.
+
+        Raises:
+            ProtocolMismatch: The task was made by a vscrapy that speaks another protocol.
+        """
+        with translate(self._store.endpoint):
+            self._store.client.sadd(keys.worker_processes(worker), f"{taskid}:{process}")
+        number = int(
+            self._store.run(
+                "claim",
+                [keys.task(taskid), keys.processes(taskid)],
+                [process, worker, PROTOCOL],
+            )
+        )
+        if number <= 0:
+            self.release(taskid, process, worker)
+        if number < 0:
+            raise ProtocolMismatch(f"task {taskid} was made by a vscrapy with another protocol than {PROTOCOL}")
+        return number
+
+    def release(self, taskid: int, process: str, worker: str) -> None:
+        """The worker does not run this process any more. Safe to repeat."""
+        with translate(self._store.endpoint):
+            self._store.client.srem(keys.worker_processes(worker), f"{taskid}:{process}")
+
+    def processes(self, worker: str) -> list[tuple[int, str]]:
+        """The crawl processes that a worker runs: taskid and process."""
+        with translate(self._store.endpoint):
+            members = self._store.client.smembers(keys.worker_processes(worker))
+        pairs = (text(member).split(":", 1) for member in members)
+        return sorted((int(taskid), process) for taskid, process in pairs)
+
+    def list(self) -> list[WorkerRecord]:
+        """All workers that are on the list, by name."""
+        with translate(self._store.endpoint):
+            client = self._store.client
+            seconds, microseconds = client.time()
+            deadlines = {text(name): score for name, score in client.zrange(keys.WORKERS, 0, -1, withscores=True)}
+            pipeline = client.pipeline(transaction=False)
+            for name in deadlines:
+                pipeline.hgetall(keys.worker(name))
+            records = [texts(record) for record in pipeline.execute()] if deadlines else []
+        now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+        return sorted(
+            (
+                _worker(name, record, is_alive=deadlines[name] > now_ms)
+                for name, record in zip(deadlines, records, strict=True)
+                if record
+            ),
+            key=lambda worker: worker.name,
+        )
+
+
+def _worker(name: str, record: dict[str, str], *, is_alive: bool) -> WorkerRecord:
+    def number(field: str) -> int:
+        return int(record.get(field) or 0)
+
+    return WorkerRecord(
+        name=name,
+        is_alive=is_alive,
+        slots=number("slots"),
+        processes=number("processes"),
+        host=record.get("host", ""),
+        pid=number("pid"),
+        version=record.get("version", ""),
+        python=record.get("python", ""),
+        scrapy=record.get("scrapy", ""),
+        protocol=number("protocol"),
+        since_ms=number("since_ms"),
+        seen_ms=number("seen_ms"),
+    )

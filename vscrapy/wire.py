@@ -1,0 +1,291 @@
+"""
+Requests, items, jobs and log records, to signed bytes and back.
+
+Whatever is unpickled or run carries a MAC made with a key that is derived from the cluster's secret and the
+taskid. The MAC also covers the kind of payload, so that an item cannot be passed off as a request. What does
+not verify is never unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import pickle
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from vscrapy.errors import NotVerified
+
+if TYPE_CHECKING:
+    from scrapy import Request, Spider
+
+#: Length of a MAC (bytes): HMAC-SHA256, truncated as RFC 2104 section 5 allows.
+MAC_BYTES: Final = 16
+#: Payloads longer than this (bytes) are compressed where that makes them shorter.
+COMPRESS_FROM_BYTES: Final = 1024
+
+_PLAIN: Final = b"\0"
+_DEFLATED: Final = b"\1"
+
+#: Attributes of a request that travel only when they differ from these.
+_REQUEST_DEFAULTS: Final[dict[str, Any]] = {
+    "callback": None,
+    "errback": None,
+    "method": "GET",
+    "headers": {},
+    "body": b"",
+    "cookies": {},
+    "meta": {},
+    "encoding": "utf-8",
+    "priority": 0,
+    "dont_filter": False,
+    "flags": [],
+    "cb_kwargs": {},
+}
+
+
+class Kind(bytes, Enum):
+    """What a signed payload is."""
+
+    JOB = b"job"
+    REQUEST = b"request"
+    ITEMS = b"items"
+
+
+def task_key(secret: str, taskid: int) -> bytes:
+    """Derive the key that signs the payloads of one task (32 bytes)."""
+    return hmac.digest(secret.encode(), f"vscrapy:1:task:{taskid}".encode(), "sha256")
+
+
+def sign(key: bytes, kind: Kind, payload: bytes) -> bytes:
+    """Put the MAC of *payload* in front of it."""
+    return hmac.digest(key, kind.value + b":" + payload, "sha256")[:MAC_BYTES] + payload
+
+
+def verify(key: bytes, kind: Kind, signed: bytes) -> bytes:
+    """
+    Take the MAC off a signed payload.
+
+    Raises:
+        NotVerified: The MAC is not the one that *key* makes; nothing was decoded.
+    """
+    payload = signed[MAC_BYTES:]
+    mac = hmac.digest(key, kind.value + b":" + payload, "sha256")[:MAC_BYTES]
+    if not hmac.compare_digest(mac, signed[:MAC_BYTES]):
+        raise NotVerified(
+            f"a {kind.value.decode()} of {len(signed)} bytes is not signed with this cluster's secret; "
+            "it was not touched (do sender and workers have the same VSCRAPY_SECRET?)"
+        )
+    return payload
+
+
+def _deflate(payload: bytes) -> bytes:
+    if len(payload) > COMPRESS_FROM_BYTES:
+        deflated = zlib.compress(payload, 1)
+        if len(deflated) < len(payload):
+            return _DEFLATED + deflated
+    return _PLAIN + payload
+
+
+def _inflate(payload: bytes) -> bytes:
+    return zlib.decompress(payload[1:]) if payload[:1] == _DEFLATED else payload[1:]
+
+
+def _method_name(spider: Spider, method: Callable[..., Any] | str | None) -> str | None:
+    """
+    Name the spider's method, the fast way for the usual case.
+
+    Raises:
+        LookupError: Not a method that can be found by its name.
+    """
+    if method is None or isinstance(method, str):
+        return method
+    name = getattr(method, "__name__", None)
+    if name is not None and getattr(method, "__self__", None) is spider:
+        found = getattr(spider, name, None)
+        if getattr(found, "__func__", None) is getattr(method, "__func__", method):
+            return str(name)
+    raise LookupError(f"{method!r} is not a method of the spider that can be found by its name")
+
+
+def encode_request(request: Request, spider: Spider, key: bytes) -> bytes:
+    """
+    Turn a request into a signed payload; only what differs from Scrapy's defaults travels.
+
+    Raises:
+        ValueError: It cannot be serialised: a lambda or a closure as callback, an open handle in its meta.
+    """
+    try:
+        state: dict[str, Any] = {
+            "callback": _method_name(spider, request.callback),
+            "errback": _method_name(spider, request.errback),
+            "headers": dict(request.headers),
+        }
+    except LookupError:
+        state = request.to_dict(spider=spider)
+    for name in request.attributes:
+        if name not in state:
+            state[name] = getattr(request, name)
+    url = state.pop("url")
+    state = {
+        name: value
+        for name, value in state.items()
+        if name not in _REQUEST_DEFAULTS or value != _REQUEST_DEFAULTS[name]
+    }
+    cls = type(request)
+    path = "" if f"{cls.__module__}.{cls.__qualname__}" == "scrapy.http.request.Request" else _path_of(cls)
+    try:
+        payload = pickle.dumps((url, path, state), protocol=5)
+    # Scrapy's own disk queues catch the same three (scrapy.squeues); RecursionError is a deep meta.
+    except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    return sign(key, Kind.REQUEST, _deflate(payload))
+
+
+def _path_of(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__name__}"
+
+
+def decode_request(signed: bytes, spider: Spider, key: bytes) -> Request:
+    """
+    Turn a signed payload into a request again.
+
+    Raises:
+        NotVerified: Not signed for this task.
+        ValueError: The spider has no such callback, or a class in it is missing.
+    """
+    from scrapy.utils.request import request_from_dict
+
+    payload = _inflate(verify(key, Kind.REQUEST, signed))
+    try:
+        url, path, state = pickle.loads(payload)
+    except (ImportError, AttributeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"a request cannot be read here: {error}") from error
+    if path:
+        state["_class"] = path
+    return request_from_dict({"url": url, **state}, spider=spider)
+
+
+def encode_items(items: Sequence[bytes], key: bytes) -> bytes:
+    """Sign a batch of items, each already pickled by :func:`pickle_item`."""
+    return sign(key, Kind.ITEMS, _deflate(pickle.dumps(list(items), protocol=5)))
+
+
+def pickle_item(item: Any) -> bytes:
+    """
+    Pickle one item as it is now; later changes to it do not travel.
+
+    Raises:
+        ValueError: It holds something that cannot be pickled.
+    """
+    try:
+        return pickle.dumps(item, protocol=5)
+    except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
+def decode_items(signed: bytes, key: bytes) -> list[Any]:
+    """
+    Turn a signed batch into items; the project's classes must be importable.
+
+    Raises:
+        NotVerified: Not signed for this task.
+    """
+    payload = _inflate(verify(key, Kind.ITEMS, signed))
+    return [pickle.loads(item) for item in pickle.loads(payload)]
+
+
+def encode_job(job: dict[str, Any], key: bytes) -> bytes:
+    """Turn a job (JSON types only) into a signed payload."""
+    return sign(key, Kind.JOB, zlib.compress(json.dumps(job, sort_keys=True).encode()))
+
+
+def decode_job(signed: bytes, key: bytes) -> dict[str, Any]:
+    """
+    Turn a signed payload into a job again.
+
+    Raises:
+        NotVerified: Not signed for this task.
+    """
+    job = json.loads(zlib.decompress(verify(key, Kind.JOB, signed)))
+    assert isinstance(job, dict)
+    return job
+
+
+def fingerprint_place(fingerprint: bytes, buckets: int) -> tuple[int, str]:
+    """
+    Say where a request's fingerprint stands in the task's seen sets: bucket, and a signed 64-bit integer.
+
+    Fingerprints shorter than ten bytes (a project's own fingerprinter) are hashed first. With 4096 buckets
+    76 bits of it count: among ten million requests, a wrong match has a chance of 1 to 10^9.
+    """
+    if len(fingerprint) < 10:
+        fingerprint = hashlib.sha1(fingerprint, usedforsecurity=False).digest()
+    bucket = int.from_bytes(fingerprint[:2], "big") % buckets
+    return bucket, str(int.from_bytes(fingerprint[2:10], "big", signed=True))
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """
+    One thing a crawl process said: a log record, or text on its stdout or stderr.
+
+    As data it travels as one JSON object with the short names given here.
+    """
+
+    #: ``log``, ``out`` or ``err`` (``s``).
+    stream: str
+    #: The message, with the traceback under it; or the text as written (``x``).
+    text: str
+    #: Seconds since the epoch (``t``).
+    time: float = 0.0
+    #: Level number (``l``).
+    level: int = 0
+    #: Logger's name (``n``).
+    logger: str = ""
+    #: Is it part of the banner that each crawl process prints as it starts? (``b``)
+    is_banner: bool = False
+    #: Further attributes of the record, those that LOG_FORMAT names (``a``).
+    attributes: tuple[tuple[str, Any], ...] = ()
+    #: Crawl process's number in its task, and its worker's name (``p``, ``w``): put in by the agent.
+    process: int = 0
+    worker: str = ""
+
+    def to_data(self) -> dict[str, Any]:
+        """The JSON object; what is empty is left out."""
+        data: dict[str, Any] = {"s": self.stream, "x": self.text, "t": round(self.time, 6)}
+        if self.stream == "log":
+            data |= {"l": self.level, "n": self.logger}
+        if self.is_banner:
+            data["b"] = 1
+        if self.attributes:
+            data["a"] = dict(self.attributes)
+        if self.process:
+            data["p"] = self.process
+        if self.worker:
+            data["w"] = self.worker
+        return data
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> LogLine:
+        """
+        Read what :meth:`to_data` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: Not such an object.
+        """
+        return cls(
+            stream=str(data["s"]),
+            text=str(data["x"]),
+            time=float(data.get("t", 0)),
+            level=int(data.get("l", 0)),
+            logger=str(data.get("n", "")),
+            is_banner=bool(data.get("b")),
+            attributes=tuple(data.get("a", {}).items()),
+            process=int(data.get("p", 0)),
+            worker=str(data.get("w", "")),
+        )
