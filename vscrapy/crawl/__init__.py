@@ -1,0 +1,1 @@
+"""What is plugged into the user's Scrapy, in a crawl process."""

@@ -1,0 +1,177 @@
+"""
+The crawl process: a real Scrapy process that works on one task.
+
+Forked from the template with the project's files in a directory of its own; reads the project as
+``scrapy crawl`` does, puts vscrapy's scheduler, stats and log handler into the settings, and runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from vscrapy.crawl.log import Channel, install_streams
+from vscrapy.errors import ConfigError
+from vscrapy.model import Endpoint
+
+if TYPE_CHECKING:
+    from scrapy import Spider
+    from scrapy.crawler import Crawler
+    from scrapy.settings import Settings
+
+    from vscrapy.crawl.place import Place
+
+#: Exit code: the crawl did not come about; trying again would not help.
+FAILED: Final = 70
+#: Priority of the settings that make a crawl process one of many; above Scrapy's "cmdline" (40).
+PRIORITY: Final = 1000
+#: Time for the last stats to reach Redis (seconds).
+LAST_STATS_S: Final = 20.0
+
+
+def main(spec: dict[str, Any], channel_fd: int) -> int:
+    """
+    Run one crawl process to its end.
+
+    Args:
+        spec: What the agent says of it: see ``vscrapy.worker``.
+        channel_fd: The socket to the agent.
+
+    Returns:
+        The exit code: 0, or ``FAILED``; an import error of the project is told with its traceback.
+    """
+    channel = Channel(channel_fd)
+    install_streams(channel)
+    job: dict[str, Any] = spec["job"]
+    _enter(Path(spec["directory"]), job)
+    try:
+        return _crawl(spec, job, channel)
+    except ModuleNotFoundError as error:
+        traceback.print_exc()
+        print(
+            f"vscrapy: worker {spec['worker']} has no module {error.name!r}, which the project needs; install it in "
+            "the worker's environment, or, if it is yours, see that it is not left out by .gitignore",
+            file=sys.stderr,
+        )
+        return FAILED
+    except Exception:  # noqa: BLE001 - a project may raise anything as it is imported; the user gets to see it
+        traceback.print_exc()
+        return FAILED
+    finally:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _enter(directory: Path, job: dict[str, Any]) -> None:
+    """Go to the project's directory, with the environment and the import path that it has at the sender."""
+    os.environ.update(job.get("env", {}))
+    working = directory / "project" / job.get("working_directory", ".")
+    os.environ["PWD"] = str(working)
+    os.chdir(working)
+    sys.argv[:] = job.get("argv", ["scrapy", "crawl"])
+    sys.path[:] = [entry for entry in sys.path if entry not in ("", ".")]
+    sys.path[:0] = [str(directory / name) for name in job.get("import_roots", ())]
+
+
+def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
+    from vscrapy import internals
+    from vscrapy.crawl.place import Place
+    from vscrapy.store.base import Store
+
+    internals.check()
+    endpoint = Endpoint(spec["url"], spec["source"], "", is_insecure_allowed=True)
+    store = Store(endpoint, name=f"vscrapy-crawl-{spec['taskid']}-{spec['number']}")
+    place = Place(
+        store,
+        channel,
+        taskid=spec["taskid"],
+        process=spec["process"],
+        number=spec["number"],
+        worker=spec["worker"],
+        key=bytes.fromhex(spec["key"]),
+    )
+    place.listen()
+    place.take_signals()
+    settings = _settings(job)
+    _log_to(place, settings)
+    _take_over(settings, place, job)
+    process: Any = internals.crawler_process(settings)
+    crawler: Crawler = process.create_crawler(_spider_class(process, job))
+    _log_to(place, crawler.settings)
+    place.handler.hide_pipelines = job["pipelines"] == "home"
+    process.crawl(crawler, **job["spider_args"])
+    process.start(install_signal_handlers=False)
+    if place.scheduler is not None:
+        place.scheduler.finish(timeout_s=LAST_STATS_S)
+    return FAILED if process.bootstrap_failed else 0
+
+
+def _settings(job: dict[str, Any]) -> Settings:
+    """The project's settings, with what stood on the command line."""
+    from scrapy.utils.project import get_project_settings
+
+    settings = get_project_settings()
+    if job["kind"] == "runspider":
+        from scrapy.commands.runspider import Command
+
+        settings.setdict(Command.default_settings, priority="command")
+    settings.setdict(job["settings"], priority="cmdline")
+    return settings
+
+
+def _take_over(settings: Settings, place: Place, job: dict[str, Any]) -> None:
+    """
+    Put in what makes this process one of many; what home does is switched off.
+
+    Raises:
+        ConfigError: The project has a scheduler of its own.
+    """
+    from scrapy.settings.default_settings import SCHEDULER
+    from scrapy.utils.misc import load_object
+
+    from vscrapy.crawl.scheduler import bound
+    from vscrapy.crawl.stats import shared
+
+    if load_object(settings["SCHEDULER"]) is not load_object(SCHEDULER):
+        raise ConfigError(
+            f"SCHEDULER is {settings['SCHEDULER']!r}: a project's own scheduler cannot share its queue with other "
+            f"processes; remove the setting (-s SCHEDULER={SCHEDULER}) or use scrapy crawl"
+        )
+    ours: dict[str, Any] = {
+        "SCHEDULER": bound(place),
+        "STATS_CLASS": shared(load_object(settings["STATS_CLASS"])),
+        "STATS_DUMP": False,
+        "FEEDS": {},
+        "JOBDIR": None,
+        "LOG_FILE": None,
+        "LOG_ENABLED": False,
+    }
+    if job["pipelines"] == "home":
+        ours["ITEM_PIPELINES"] = {}
+    if place.number > 1:
+        ours["TELNETCONSOLE_ENABLED"] = False
+    settings.setdict(ours, priority=PRIORITY)
+
+
+def _log_to(place: Place, settings: Settings) -> None:
+    """Send log records from the project's LOG_LEVEL on."""
+    place.handler.setLevel(settings.get("LOG_LEVEL") or logging.DEBUG)
+    place.handler.use_format(settings.get("LOG_FORMAT"))
+    if place.handler not in logging.root.handlers:
+        logging.root.setLevel(logging.NOTSET)
+        logging.root.addHandler(place.handler)
+
+
+def _spider_class(process: Any, job: dict[str, Any]) -> type[Spider]:
+    if job["kind"] == "crawl":
+        spider: type[Spider] = process.spider_loader.load(job["spider"])
+        return spider
+    from scrapy.commands.runspider import _import_file
+    from scrapy.utils.spider import iter_spider_classes
+
+    return list(iter_spider_classes(_import_file(job["file"]))).pop()

@@ -1,0 +1,76 @@
+"""One crawl process's place in its task: who it is, what it talks with, and what its agent tells it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from vscrapy.crawl.log import ORPHANED, Channel, ChannelHandler
+from vscrapy.store.frontier import Frontier
+from vscrapy.store.tasks import Tasks
+
+if TYPE_CHECKING:
+    from vscrapy.crawl.scheduler import Scheduler
+    from vscrapy.store.base import Store
+
+
+class Place:
+    """
+    Made once per crawl process, before its crawler.
+
+    Args:
+        key: The key that signs the task's payloads.
+        number: The process's number in its task, from 1.
+    """
+
+    def __init__(
+        self, store: Store, channel: Channel, *, taskid: int, process: str, number: int, worker: str, key: bytes
+    ) -> None:
+        self.taskid = taskid
+        self.number = number
+        self.worker = worker
+        self.key = key
+        self.channel = channel
+        self.handler = ChannelHandler(channel)
+        self.frontier = Frontier(store, taskid, process)
+        self.tasks = Tasks(store)
+        self._lock = threading.Lock()
+        self._is_leaving = False
+        self._leave: Callable[[], None] | None = None
+        self.scheduler: Scheduler | None = None
+
+    def attach(self, scheduler: Scheduler, call: Callable[..., Any]) -> None:
+        """The spider is being opened: from now on the process can leave gracefully."""
+        self.scheduler = scheduler
+        with self._lock:
+            self._leave = lambda: call(scheduler.leave)
+            is_leaving = self._is_leaving
+        if is_leaving:
+            self._leave()
+
+    def leave(self) -> None:
+        """Leave the task to others, as soon as there is something to leave. From any thread."""
+        with self._lock:
+            self._is_leaving = True
+            leave = self._leave
+        if leave is not None:
+            leave()
+
+    def listen(self) -> None:
+        """Do what the agent says, in a thread; when the agent is gone, end."""
+
+        def hear() -> None:
+            while word := self.channel.listen():
+                if word == "leave":
+                    self.leave()
+            os._exit(ORPHANED)
+
+        threading.Thread(target=hear, name="vscrapy-agent", daemon=True).start()
+
+    def take_signals(self) -> None:
+        """SIGTERM and SIGINT to this process alone: leave; the task goes on elsewhere."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.leave())

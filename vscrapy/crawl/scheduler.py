@@ -1,0 +1,421 @@
+"""
+The SCHEDULER of a crawl process: the engine asks it as it asks Scrapy's own, and it never waits for Redis.
+
+A request's life here: ``next_request`` turns a lease into a request; its callback's requests and items are
+collected under it (:mod:`vscrapy.crawl.origin`); when the engine is done with it, they leave in one commit
+with the acknowledgement. The task's end is counted on Redis; only the process that is told shows itself idle.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from scrapy import Request, signals
+from scrapy.core.scheduler import BaseScheduler
+from scrapy.pqueues import DownloaderAwarePriorityQueue
+from scrapy.utils.defer import maybe_deferred_to_future
+from scrapy.utils.misc import load_object
+from twisted.internet.defer import Deferred
+
+from vscrapy.crawl.buffer import Buffer
+from vscrapy.crawl.origin import Origin, StartOutputs
+from vscrapy.crawl.seen import Seen
+from vscrapy.crawl.session import Callbacks, Session
+from vscrapy.errors import NotVerified
+from vscrapy.internals import ORIGIN, EngineHooks, slot_key, thread_caller
+from vscrapy.states import TaskState
+from vscrapy.store.frontier import Committed, Joined, Lease, NewRequest, Result
+from vscrapy.wire import decode_request, encode_items, encode_request, pickle_item
+
+if TYPE_CHECKING:
+    from scrapy import Spider
+    from scrapy.crawler import Crawler
+
+    from vscrapy.crawl.place import Place
+
+logger = logging.getLogger("vscrapy")
+
+#: Outputs of one callback that are held back until it is exhausted; beyond, they leave early.
+MOST_HELD: Final = 1000
+#: ``start()`` is read on only while fewer requests than this wait in the frontier.
+START_AHEAD: Final = 1000
+#: ... and fewer results than this wait for a commit.
+START_BACKLOG: Final = 200
+
+
+class Scheduler(BaseScheduler):
+    """Made for one crawl process by :func:`bound`, which gives it its *place*."""
+
+    place: ClassVar[Place]
+
+    def __init__(self, crawler: Crawler) -> None:
+        settings = crawler.settings
+        self._crawler = crawler
+        self._capacity = settings.getint("CONCURRENT_REQUESTS")
+        self._is_by_slot = issubclass(load_object(settings["SCHEDULER_PRIORITY_QUEUE"]), DownloaderAwarePriorityQueue)
+        self._is_lifo = _is_lifo(settings["SCHEDULER_MEMORY_QUEUE"])
+        start_queue = settings.get("SCHEDULER_START_MEMORY_QUEUE")
+        self._has_start_queue = bool(start_queue)
+        self._is_start_lifo = _is_lifo(start_queue) if start_queue else self._is_lifo
+        self._buffer = Buffer(is_lifo=self._is_lifo)
+        self._origins: dict[Request, Origin] = {}
+        self._start_outputs = StartOutputs(self._commit_start, self._start_exhausted)
+        self._sent: list[tuple[Result, Sequence[Request]]] = []
+        self._queued = 0
+        self._n_open_results = 0
+        self._is_task_idle = False
+        self._is_asking = False
+        self._is_leaving = False
+        self._is_stopped_by_task = False
+        self._is_local_told = False
+        self._opened: Deferred[None] | None = None
+        self._closed: Deferred[None] | None = None
+        self._start_gate: Deferred[None] | None = None
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Scheduler:
+        """Make it for a crawler, as the engine does."""
+        return cls(crawler)
+
+    # What the engine calls.
+
+    def open(self, spider: Spider) -> Deferred[None]:
+        """Join the task; fires when it is known who runs ``start()``."""
+        self._spider = spider
+        self._seen = Seen(self._crawler)
+        self._seen.filter.open()
+        self._hooks = EngineHooks(self._crawler, on_done=self._on_done, on_closing=self._on_closing)
+        self._hooks.install()
+        call = thread_caller()
+        self._session = Session(
+            self.place.frontier,
+            self.place.tasks,
+            self.place.taskid,
+            capacity=self._capacity,
+            is_lifo=self._is_lifo,
+            is_start_lifo=self._is_start_lifo,
+            callbacks=Callbacks(self._on_joined, self._on_committed, self._on_session_closed),
+            call=call,
+        )
+        for signal, handler in (
+            (signals.item_scraped, self._on_item),
+            (signals.item_dropped, self._on_item_gone),
+            (signals.item_error, self._on_item_gone),
+        ):
+            self._crawler.signals.connect(handler, signal)
+        self.place.attach(self, call)
+        self._opened = Deferred()
+        self._session.start()
+        return self._opened
+
+    def close(self, reason: str) -> Deferred[None]:
+        """Commit what is left, and give back what was not run."""
+        self._seen.filter.close(reason)
+        back = [Result("back", lease.id) for lease in self._buffer.clear()]
+        self._put(back)
+        self._closed = Deferred()
+        self._session.close()
+        return self._closed
+
+    def has_pending_requests(self) -> bool:
+        """True as long as anything is to do in the whole task, or another process is to see to its end."""
+        if self._buffer or self._origins or self._n_open_results or not self._is_task_idle:
+            return True
+        return self._session.waiting > 0
+
+    def enqueue_request(self, request: Request) -> bool:
+        """Put a request under the one that it came of; False when it is known to be a duplicate."""
+        place = self._seen.place(request)
+        if self._seen.is_duplicate(request, place):
+            self._seen.log(request)
+            return False
+        self._is_task_idle = False
+        origin = self._origin()
+        try:
+            payload = encode_request(request, self._spider, self.place.key)
+        except ValueError as error:
+            self._keep_local(request, origin, error)
+            return True
+        slot = slot_key(self._crawler, request).replace("\n", " ") if self._is_by_slot else ""
+        is_start = self._has_start_queue and bool(request.meta.get("is_start_request"))
+        new = NewRequest(slot, f"{request.priority}{'s' if is_start else ''}", payload, place)
+        if origin is None:
+            self._put([Result("feed", requests=[new])], [[request]])
+            return True
+        origin.requests.append(new)
+        origin.sources.append(request)
+        self._flush_early(origin)
+        return True
+
+    def next_request(self) -> Request | None:
+        """The next request in Scrapy's order, from the leases at hand."""
+        self.place.handler.is_banner = False
+        while (found := self._buffer.pop()) is not None:
+            if isinstance(found, Lease):
+                request = self._decode(found)
+                if request is None:
+                    continue
+                self._origins[request] = Origin(found)
+            else:
+                request, root = found
+                self._origins[request] = Origin(root=root)
+            stats = self._crawler.stats
+            assert stats is not None
+            stats.inc_value("scheduler/dequeued/memory")
+            stats.inc_value("scheduler/dequeued")
+            self._ask()
+            ORIGIN.set(request)
+            return request
+        ORIGIN.set(None)
+        self._ask()
+        return None
+
+    # What the place calls, in the reactor's thread.
+
+    def leave(self) -> None:
+        """Close this process's spider; the task goes on elsewhere."""
+        self._is_leaving = True
+        self._hooks.close("shutdown")
+
+    def finish(self, *, timeout_s: float) -> None:
+        """After the crawl: commit the stats that came last."""
+        self._session.finish(*self._take_stats(), timeout_s=timeout_s)
+
+    # What the session calls, in the reactor's thread.
+
+    def _on_joined(self, joined: Joined) -> None:
+        skip = joined.start_from
+        self._hooks.replace_start(None if skip is None else lambda start: self._read_start(start, skip))
+        assert self._opened is not None
+        self._opened.callback(None)
+        self._ask()
+        if joined.state is TaskState.STOPPING:
+            self._stop(joined.reason)
+
+    def _on_committed(self, reply: Committed, results: Sequence[Result], wanted: int) -> None:
+        self._queued = reply.queued
+        if wanted:
+            self._is_asking = False
+        self._n_open_results -= len(results)
+        self._settle_requests(results, set(reply.duplicates), is_replayed=reply.is_replayed)
+        if reply.leases:
+            if self._hooks.is_closing:
+                self._put([Result("back", lease.id) for lease in reply.leases])
+            else:
+                self._buffer.add(reply.leases)
+        self._is_task_idle = reply.is_idle
+        if self._start_gate is not None and self._is_start_wanted():
+            gate, self._start_gate = self._start_gate, None
+            gate.callback(None)
+        if reply.state in (TaskState.STOPPING, TaskState.FINISHED):
+            self._stop(reply.reason)
+        if reply.leases or reply.is_idle:
+            self._hooks.wake()
+        else:
+            self._ask()
+
+    def _on_session_closed(self) -> None:
+        assert self._closed is not None
+        self._closed.callback(None)
+
+    # What the engine hooks and signals call.
+
+    def _on_done(self, request: Request) -> None:
+        origin = self._origins.pop(request, None)
+        if origin is None:
+            return
+        origin.is_finished = True
+        self._settle(origin)
+
+    def _on_closing(self, reason: str) -> None:
+        if not (self._is_leaving or self._is_stopped_by_task):
+            self._session.stop_task(reason)
+        back = [Result("back", lease.id) for lease in self._buffer.clear()]
+        self._put(back)
+
+    def _on_item(self, item: Any, response: Any) -> None:
+        # The response tells more surely than the context: pipelines may be driven by Deferreds.
+        origin = self._origins.get(getattr(response, "request", None) or response) or self._origin()
+        try:
+            pickled = pickle_item(item)
+        except ValueError as error:
+            logger.error("vscrapy: an item cannot travel to the sender and is lost: %s: %r", error, item)
+            self._count("vscrapy/items_not_sent")
+        else:
+            if origin is None:
+                self._put([self._result("feed", "", [], [pickled])])
+            else:
+                origin.items.append(pickled)
+                self._flush_early(origin)
+        self._on_item_gone()
+
+    def _on_item_gone(self) -> None:
+        origin = ORIGIN.get()
+        if isinstance(origin, Origin):  # an item of start(): nothing else says that it is done
+            origin.is_finished = True
+            self._start_outputs.settle()
+
+    # Inside.
+
+    def _origin(self) -> Origin | None:
+        found = ORIGIN.get()
+        if isinstance(found, Origin):
+            return found
+        return self._origins.get(found) if found is not None else None
+
+    def _decode(self, lease: Lease) -> Request | None:
+        try:
+            return decode_request(lease.payload, self._spider, self.place.key)
+        except (NotVerified, ValueError) as error:
+            logger.error("vscrapy: a request was dropped: %s", error)
+            self._count("vscrapy/requests_refused")
+            self._put([Result("done", lease.id)])
+            return None
+
+    def _keep_local(self, request: Request, origin: Origin | None, error: ValueError) -> None:
+        if not self._is_local_told:
+            self._is_local_told = True
+            logger.warning(
+                "vscrapy: %s cannot travel (%s): it is done on this crawl process, and so are its like; no more of "
+                "them will be told",
+                request,
+                error,
+            )
+        root = origin.root if origin is not None and origin.root is not None else origin
+        if root is None:
+            root = Origin(is_finished=True)
+        root.n_local += 1
+        self._count("scheduler/enqueued/memory")
+        self._count("scheduler/enqueued")
+        self._buffer.add_local(request, root)
+        self._hooks.wake()
+
+    def _settle(self, origin: Origin) -> None:
+        """The engine is done with a request; commit what came of it."""
+        if origin.root is not None:
+            self._commit_part(origin)
+            root = origin.root
+            root.n_local -= 1
+            if root.is_complete:
+                self._settle_root(root)
+        elif origin.n_local:
+            self._commit_part(origin)
+        else:
+            self._settle_root(origin)
+
+    def _settle_root(self, root: Origin) -> None:
+        if root.lease is not None:
+            self._put([self._result("done", root.lease.id, root.requests, root.items)], [root.sources])
+        else:
+            self._start_outputs.settle()
+
+    def _commit_part(self, origin: Origin) -> None:
+        if origin.size:
+            lease = origin.lease or (origin.root.lease if origin.root else None)
+            what, id_ = ("part", lease.id) if lease else ("feed", "")
+            self._put([self._result(what, id_, origin.requests, origin.items)], [origin.sources])
+            origin.requests, origin.sources, origin.items = [], [], []
+
+    def _flush_early(self, origin: Origin) -> None:
+        if origin.size >= MOST_HELD and origin.lease is not None:
+            self._commit_part(origin)
+
+    def _result(self, what: str, id_: str, requests: Sequence[NewRequest], items: Sequence[bytes]) -> Result:
+        signed = encode_items(items, self.place.key) if items else b""
+        return Result(what, id_, requests, signed, len(items))
+
+    def _put(self, results: Sequence[Result], sources: Sequence[Sequence[Request]] = ()) -> None:
+        if not results:
+            return
+        self._n_open_results += len(results)
+        for index, result in enumerate(results):
+            if result.requests:
+                self._sent.append((result, sources[index]))
+        self._session.put(results, *self._take_stats())
+
+    def _settle_requests(self, results: Sequence[Result], duplicates: set[int], *, is_replayed: bool) -> None:
+        """Count what was enqueued, and report what was filtered, of the commit that was answered."""
+        index = n_enqueued = 0
+        for result in results:
+            if not result.requests:
+                continue
+            sent, sources = self._sent.pop(0)
+            assert sent is result, "replies come in the order of the results"
+            for request in sources:
+                if index in duplicates:
+                    self._seen.log(request)
+                    self._crawler.signals.send_catch_log(
+                        signals.request_dropped, request=request, spider=self._spider
+                    )
+                else:
+                    n_enqueued += 1
+                index += 1
+        if n_enqueued:
+            self._count("scheduler/enqueued/memory", n_enqueued)
+            self._count("scheduler/enqueued", n_enqueued)
+
+    def _count(self, stat: str, count: int = 1) -> None:
+        assert self._crawler.stats is not None
+        self._crawler.stats.inc_value(stat, count)
+
+    def _take_stats(self) -> Any:
+        return self._crawler.stats.take()  # the class of vscrapy.crawl.stats
+
+    def _ask(self) -> None:
+        """Ask for leases when the buffer is half empty."""
+        room = self._capacity - self._buffer.n_leases
+        if room * 2 >= self._capacity and not self._is_asking and not self._hooks.is_closing:
+            self._is_asking = True
+            self._session.want(room)
+
+    def _stop(self, reason: str) -> None:
+        if not self._hooks.is_closing:
+            self._is_stopped_by_task = True
+            self._hooks.close(reason)
+
+    # start()
+
+    async def _read_start(self, outputs: AsyncIterator[Any], skip: int) -> AsyncIterator[Any]:
+        """Read ``start()``: skip what is committed, mark where each output comes from, and do not run ahead."""
+        async for output in outputs:
+            if skip:
+                skip -= 1
+                continue
+            origin = self._start_outputs.new()
+            ORIGIN.set(origin)
+            yield output
+            ORIGIN.set(None)
+            if isinstance(output, Request):
+                origin.is_finished = True
+                self._start_outputs.settle()
+            if not self._is_start_wanted():
+                self._start_gate = Deferred()
+                await maybe_deferred_to_future(self._start_gate)
+        self._start_outputs.exhausted()
+
+    def _is_start_wanted(self) -> bool:
+        return self._queued < START_AHEAD and self._session.waiting < START_BACKLOG
+
+    def _commit_start(self, origins: list[Origin]) -> None:
+        requests = [request for origin in origins for request in origin.requests]
+        sources = [source for origin in origins for source in origin.sources]
+        items = [item for origin in origins for item in origin.items]
+        self._put([self._result("start", str(len(origins)), requests, items)], [sources])
+
+    def _start_exhausted(self) -> None:
+        self._put([Result("started")])
+
+
+def _is_lifo(queue: Any) -> bool:
+    """Is this SCHEDULER_..._QUEUE popped at its new end?"""
+    from queuelib import queue as queuelib
+
+    fifo = (queuelib.FifoMemoryQueue, queuelib.FifoDiskQueue, queuelib.FifoSQLiteQueue)
+    return not issubclass(load_object(queue), fifo)
+
+
+def bound(place: Place) -> type[Scheduler]:
+    """Make the class for SCHEDULER: bound to the place of one crawl process."""
+    return type("Scheduler", (Scheduler,), {"place": place, "__module__": Scheduler.__module__})

@@ -1,0 +1,259 @@
+"""
+The thread that talks to Redis for one crawl process: results out, leases in.
+
+The reactor never waits for it. It hands over results and says how many leases it wants; replies come back as
+calls in the reactor's thread. A commit whose reply was lost is repeated with the same number, so it is done
+once. Without Redis the crawl goes on with the leases it has, and results wait here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from vscrapy.errors import Fenced, StoreRefused, StoreUnavailable, TaskGone
+from vscrapy.states import StopMode
+from vscrapy.store.frontier import Committed, Frontier, Joined, Lease, Result, StatsDelta
+
+if TYPE_CHECKING:
+    from vscrapy.store.tasks import Tasks
+
+logger = logging.getLogger("vscrapy")
+
+#: Exit code of a process that was given up for dead; its agent has nothing to give back.
+FENCED: Final = 71
+#: Time between two looks at the task when there is nothing to say and nothing to ask (seconds).
+LOOK_S: Final = 0.5
+#: Waits between two empty replies while leases are wanted (seconds): the first, and the longest.
+HUNGRY_FIRST_S: Final = 0.005
+HUNGRY_MOST_S: Final = 0.2
+#: The longest wait before Redis is asked again after a failure (seconds).
+RETRY_MOST_S: Final = 0.5
+#: Results in one commit at most.
+BATCH: Final = 200
+
+
+@dataclass(slots=True)
+class Outbox:
+    """What the reactor's thread has handed over and no commit has taken yet."""
+
+    results: list[Result] = field(default_factory=list)
+    added: dict[str, int | float] = field(default_factory=dict)
+    raised: dict[str, int | float] = field(default_factory=dict)
+    lowered: dict[str, int | float] = field(default_factory=dict)
+    stat_values: str = ""
+
+    def add_stats(self, delta: StatsDelta, stat_values: str) -> None:
+        """Put changes of stats on top of those that wait."""
+        for name, number in delta.added.items():
+            self.added[name] = self.added.get(name, 0) + number
+        for name, number in delta.raised.items():
+            self.raised[name] = max(self.raised.get(name, number), number)
+        for name, number in delta.lowered.items():
+            self.lowered[name] = min(self.lowered.get(name, number), number)
+        self.stat_values = stat_values or self.stat_values
+
+    @property
+    def stats(self) -> StatsDelta:
+        """The changes of counted stats."""
+        return StatsDelta(self.added, self.raised, self.lowered)
+
+    @property
+    def is_empty(self) -> bool:
+        """Is there nothing to commit?"""
+        return not (self.results or self.added or self.raised or self.lowered or self.stat_values)
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What is called in the reactor's thread."""
+
+    on_joined: Callable[[Joined], None]
+    #: With the reply, the results that were committed with it, and the leases that were asked for.
+    on_committed: Callable[[Committed, Sequence[Result], int], None]
+    on_closed: Callable[[], None]
+
+
+class Session:
+    """
+    One crawl process's conversation with the store.
+
+    Args:
+        call: Runs a function in the reactor's thread, from any thread.
+    """
+
+    def __init__(
+        self,
+        frontier: Frontier,
+        tasks: Tasks,
+        taskid: int,
+        *,
+        capacity: int,
+        is_lifo: bool,
+        is_start_lifo: bool,
+        callbacks: Callbacks,
+        call: Callable[..., Any],
+    ) -> None:
+        self._frontier = frontier
+        self._tasks = tasks
+        self._taskid = taskid
+        self._join = partial(frontier.join, capacity=capacity, is_lifo=is_lifo, is_start_lifo=is_start_lifo)
+        self._callbacks = callbacks
+        self._call = call
+        self._condition = threading.Condition()
+        self._outbox = Outbox()
+        self._wanted = 0
+        #: Leases are not asked for before this (monotonic seconds): the last reply had none.
+        self._hungry_from_s = 0.0
+        self._hungry_pause_s = 0.0
+        self._stop_reason: str | None = None
+        self._is_closing = False
+        self._number = 0
+        self._is_store_lost = False
+        self._held: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="vscrapy-session", daemon=True)
+
+    # Called in the reactor's thread.
+
+    def start(self) -> None:
+        """Join the task; ``on_joined`` is called with what it says."""
+        self._thread.start()
+
+    def put(self, results: Sequence[Result], stats: StatsDelta, stat_values: str) -> None:
+        """Hand over results, with the changes of stats up to now."""
+        with self._condition:
+            self._outbox.results.extend(results)
+            self._outbox.add_stats(stats, stat_values)
+            self._condition.notify()
+
+    def want(self, leases: int) -> None:
+        """Say how many leases there is room for; until a commit has asked for them, the last word counts."""
+        with self._condition:
+            self._wanted = leases
+            self._condition.notify()
+
+    @property
+    def waiting(self) -> int:
+        """Results that no commit has taken yet."""
+        return len(self._outbox.results)
+
+    def stop_task(self, reason: str) -> None:
+        """Give the task its reason to end."""
+        with self._condition:
+            self._stop_reason = self._stop_reason or reason
+            self._condition.notify()
+
+    def close(self) -> None:
+        """Commit what waits, give back what was not run, and end; ``on_closed`` is called then."""
+        with self._condition:
+            self._is_closing = True
+            self._wanted = 0
+            self._condition.notify()
+
+    def finish(self, stats: StatsDelta, stat_values: str, *, timeout_s: float) -> None:
+        """After the loop has ended: commit the last stats, here and now."""
+        self._thread.join(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        if not self._thread.is_alive():
+            outbox, self._outbox = self._outbox, Outbox()
+            outbox.add_stats(stats, stat_values)
+            self._number += 1
+            self._insist(partial(self._commit, outbox, 0), give_up=lambda: time.monotonic() > deadline)
+
+    # Runs in the session's own thread.
+
+    def _run(self) -> None:
+        self._call(self._callbacks.on_joined, self._insist(self._join))
+        is_last = False
+        while not is_last:
+            outbox, wanted, reason, is_last = self._next()
+            if reason is not None:
+                self._insist(partial(self._tasks.stop, self._taskid, reason=reason, mode=StopMode.GRACEFUL))
+            self._number += 1
+            reply: Committed = self._insist(partial(self._commit, outbox, wanted))
+            if reply.stop_mode is StopMode.FORCED:
+                logging.shutdown()
+                os._exit(0)
+            if reply.is_replayed:
+                reply = self._sort_out(reply)
+            self._held.update(lease.id for lease in reply.leases)
+            self._held.difference_update(r.id for r in outbox.results if r.what in ("done", "back"))
+            self._pace(reply, wanted)
+            self._call(self._callbacks.on_committed, reply, outbox.results, wanted)
+        self._call(self._callbacks.on_closed)
+
+    def _next(self) -> tuple[Outbox, int, str | None, bool]:
+        """Wait for something to do; the outbox to commit, leases wanted, a reason to stop, is it the last?"""
+        look_s = time.monotonic() + LOOK_S
+        with self._condition:
+            while self._outbox.is_empty and self._stop_reason is None and not self._is_closing:
+                until_s = min(look_s, self._hungry_from_s) if self._wanted else look_s
+                pause_s = until_s - time.monotonic()
+                if pause_s <= 0:
+                    break
+                self._condition.wait(pause_s)
+            outbox, self._outbox = self._outbox, Outbox()
+            if len(outbox.results) > BATCH:
+                self._outbox.results = outbox.results[BATCH:]
+                outbox.results = outbox.results[:BATCH]
+            reason, self._stop_reason = self._stop_reason, None
+            wanted, self._wanted = self._wanted, 0
+            return outbox, wanted, reason, self._is_closing and self._outbox.is_empty
+
+    def _pace(self, reply: Committed, wanted: int) -> None:
+        """After an empty reply, wait before asking again; results that are committed ask along at once."""
+        if not wanted:
+            return
+        if reply.leases:
+            self._hungry_pause_s = 0.0
+        elif reply.queued == 0 and reply.leased <= len(self._held):
+            # All that is leased is ours: new requests can only come from our own results.
+            self._hungry_pause_s = LOOK_S
+        else:
+            self._hungry_pause_s = min(max(self._hungry_pause_s * 2, HUNGRY_FIRST_S), HUNGRY_MOST_S)
+        self._hungry_from_s = time.monotonic() + self._hungry_pause_s
+
+    def _commit(self, outbox: Outbox, wanted: int) -> Committed:
+        return self._frontier.commit(
+            self._number, outbox.results, stats=outbox.stats, stat_values=outbox.stat_values, wanted=wanted
+        )
+
+    def _sort_out(self, reply: Committed) -> Committed:
+        """After a lost reply: keep of the process's leases those that are new to us."""
+        new: list[Lease] = [lease for lease in reply.leases if lease.id not in self._held]
+        return Committed(
+            reply.state, reply.reason, reply.stop_mode, reply.queued, reply.leased, reply.is_idle, (), new, True
+        )
+
+    def _insist(self, ask: Callable[[], Any], give_up: Callable[[], bool] = lambda: False) -> Any:
+        """Ask until Redis answers; end the process when it is not wanted any more."""
+        pause_s = 0.02
+        while True:
+            try:
+                reply = ask()
+            except (Fenced, TaskGone) as error:
+                logger.error("vscrapy: %s; this crawl process ends, its unfinished requests go to others", error)
+                logging.shutdown()
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(FENCED)
+            except (StoreUnavailable, StoreRefused) as error:
+                if not self._is_store_lost:
+                    logger.warning("vscrapy: %s; the crawl goes on with what it has", error)
+                    self._is_store_lost = True
+                if give_up():
+                    return None
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 2, RETRY_MOST_S)
+            else:
+                if self._is_store_lost:
+                    logger.info("vscrapy: Redis answers again")
+                    self._is_store_lost = False
+                return reply

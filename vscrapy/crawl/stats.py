@@ -1,0 +1,82 @@
+"""Scrapy stats whose changes can be taken, to travel with the next commit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vscrapy.stats import encode_values
+from vscrapy.store.frontier import StatsDelta
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+class SharedStats:
+    """
+    Mixed in front of the project's own stats collector: that one works as ever, and changes are noted.
+
+    A stat that is set stays "set" for this process; counting on it changes the set value.
+    """
+
+    def __init__(self, crawler: Any) -> None:
+        super().__init__(crawler)  # type: ignore[call-arg]
+        self._added: dict[str, int | float] = {}
+        self._raised: dict[str, int | float] = {}
+        self._lowered: dict[str, int | float] = {}
+        self._set: dict[str, Any] = {}
+        self._is_set_dirty = False
+
+    def inc_value(self, key: str, count: int = 1, start: int = 0, spider: Any = None) -> None:
+        """Count, here and for the whole task."""
+        known = key in self._added or self.get_value(key) is not None  # type: ignore[attr-defined]
+        super().inc_value(key, count, start)  # type: ignore[misc]
+        if key in self._set or not _is_number(count):
+            self._note(key)
+        else:
+            self._added[key] = self._added.get(key, 0) + count + (0 if known else start)
+
+    def set_value(self, key: str, value: Any, spider: Any = None) -> None:
+        """Set, for this process."""
+        super().set_value(key, value)  # type: ignore[misc]
+        self._set[key] = value
+        self._is_set_dirty = True
+
+    def set_stats(self, stats: dict[str, Any], spider: Any = None) -> None:
+        """Set all of them, for this process."""
+        super().set_stats(stats)  # type: ignore[misc]
+        self._set = dict(stats)
+        self._is_set_dirty = True
+
+    def max_value(self, key: str, value: Any, spider: Any = None) -> None:
+        """Raise, here and for the whole task."""
+        super().max_value(key, value)  # type: ignore[misc]
+        if key in self._set or not _is_number(value):
+            self._note(key)
+        else:
+            self._raised[key] = max(self._raised.get(key, value), value)
+
+    def min_value(self, key: str, value: Any, spider: Any = None) -> None:
+        """Lower, here and for the whole task."""
+        super().min_value(key, value)  # type: ignore[misc]
+        if key in self._set or not _is_number(value):
+            self._note(key)
+        else:
+            self._lowered[key] = min(self._lowered.get(key, value), value)
+
+    def _note(self, key: str) -> None:
+        self._set[key] = self.get_value(key)  # type: ignore[attr-defined]
+        self._is_set_dirty = True
+
+    def take(self) -> tuple[StatsDelta, str]:
+        """Take the changes since the last call: counted ones, and those set as JSON ('' when unchanged)."""
+        delta = StatsDelta(self._added, self._raised, self._lowered)
+        self._added, self._raised, self._lowered = {}, {}, {}
+        values = encode_values(self._set) if self._is_set_dirty else ""
+        self._is_set_dirty = False
+        return delta, values
+
+
+def shared(base: type) -> type:
+    """Make the class for STATS_CLASS: *base*, the project's own, with its changes noted."""
+    return type("SharedStatsCollector", (SharedStats, base), {"__doc__": base.__doc__})

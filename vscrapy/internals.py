@@ -1,0 +1,222 @@
+"""
+Every private part of Scrapy that vscrapy leans on, and nothing else.
+
+:func:`check` says at start what is missing. Tried with Scrapy 2.13 to 2.19.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+import scrapy
+import scrapy.cmdline
+import scrapy.crawler
+from scrapy.core.engine import ExecutionEngine, _Slot
+from scrapy.core.scraper import Scraper
+from scrapy.utils.reactor import is_asyncio_reactor_installed, is_reactor_installed
+
+from vscrapy.errors import IncompatibleScrapy
+
+if TYPE_CHECKING:
+    from scrapy import Request, Spider
+    from scrapy.commands import ScrapyCommand
+    from scrapy.crawler import Crawler, CrawlerProcess
+    from scrapy.settings import BaseSettings, Settings
+
+#: The request, or the output of ``start()``, on whose behalf the running code works. Callbacks, errbacks,
+#: middlewares and pipelines see the one that they belong to, across ``await``.
+ORIGIN: Final[ContextVar[Any]] = ContextVar("vscrapy_origin", default=None)
+
+_ASYNCIO_REACTOR: Final = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
+
+#: Name of the engine's method that closes the spider, and that all its own closing goes through.
+_CLOSE: Final = "close_spider_async" if hasattr(ExecutionEngine, "close_spider_async") else "close_spider"
+
+
+def check() -> None:
+    """
+    See that all private parts are there.
+
+    Raises:
+        IncompatibleScrapy: Names the first one that is missing.
+    """
+    needed: list[tuple[object, str]] = [
+        (ExecutionEngine, "_handle_downloader_output"),
+        (ExecutionEngine, "_start_scheduled_requests"),
+        (ExecutionEngine, _CLOSE),
+        (ExecutionEngine, "spider_is_idle"),
+        (_Slot, "remove_request"),
+        (_Slot, "add_request"),
+        (Scraper, "enqueue_scrape"),
+        (scrapy.cmdline, "_get_commands_dict"),
+    ]
+    for owner, name in needed:
+        if not hasattr(owner, name):
+            raise IncompatibleScrapy(
+                f"Scrapy {scrapy.__version__} has no {getattr(owner, '__name__', owner)}.{name}, which vscrapy "
+                "needs; install a Scrapy from 2.13 to 2.19, or a newer vscrapy"
+            )
+
+
+class EngineHooks:
+    """
+    What one running engine tells us, and what we ask of it.
+
+    Args:
+        on_done: Called with a request when the engine is done with it: its callback is exhausted, its items
+            went through the pipelines. Also called for requests that were downloaded inline.
+        on_closing: Called with the reason as soon as the spider begins to close.
+    """
+
+    def __init__(
+        self, crawler: Crawler, *, on_done: Callable[[Request], None], on_closing: Callable[[str], None]
+    ) -> None:
+        self._crawler = crawler
+        self._engine: Any = crawler.engine
+        self._on_done = on_done
+        self._on_closing = on_closing
+
+    def install(self) -> None:
+        """Put the hooks in; the engine must have its slot (from ``Scheduler.open`` on)."""
+        engine, slot = self._engine, self._engine._slot
+        remove_request = slot.remove_request
+        handle_output = engine._handle_downloader_output
+        close = getattr(engine, _CLOSE)
+
+        def removed(request: Request) -> None:
+            remove_request(request)
+            self._on_done(request)
+
+        def handle(result: Any, request: Request) -> Any:
+            token = ORIGIN.set(request)
+            try:
+                return handle_output(result, request)
+            finally:
+                ORIGIN.reset(token)
+
+        def closing(*args: Any, **kwargs: Any) -> Any:
+            if self._engine._slot is not None and self._engine._slot.closing is None:
+                self._on_closing(str(kwargs.get("reason") or (args[1] if len(args) > 1 else "cancelled")))
+            return close(*args, **kwargs)
+
+        slot.remove_request = removed
+        engine._handle_downloader_output = handle
+        setattr(engine, _CLOSE, closing)
+
+    def replace_start(self, wrap: Callable[[AsyncIterator[Any]], AsyncIterator[Any]] | None) -> None:
+        """Read ``start()`` through *wrap*; None: this process does not run it."""
+        if self._engine._start is not None:
+            self._engine._start = None if wrap is None else wrap(self._engine._start)
+
+    def wake(self) -> None:
+        """Let the engine ask the scheduler again, soon."""
+        if self._engine._slot is not None:
+            self._engine._slot.nextcall.schedule()
+
+    @property
+    def is_closing(self) -> bool:
+        """Does the spider close, or is it closed?"""
+        slot = self._engine._slot
+        return slot is None or slot.closing is not None or self._engine.spider is None
+
+    def close(self, reason: str) -> None:
+        """Begin to close the spider, as Scrapy does."""
+        if self.is_closing:
+            return
+        if _CLOSE == "close_spider_async":
+            from scrapy.utils.defer import deferred_from_coro
+
+            deferred_from_coro(self._engine.close_spider_async(reason=reason))
+        else:
+            self._engine.close_spider(self._engine.spider, reason)
+
+
+def slot_key(crawler: Crawler, request: Request) -> str:
+    """The downloader slot that a request belongs to."""
+    engine: Any = crawler.engine
+    return str(engine.downloader.get_slot_key(request))
+
+
+def start_itemproc(crawler: Crawler, item: Any) -> Any:
+    """Send an item through the pipelines; an awaitable that ends when it came out."""
+    scraper: Any = crawler.engine.scraper
+    if hasattr(scraper, "start_itemproc_async"):
+        return scraper.start_itemproc_async(item, response=None)
+    from scrapy.utils.defer import maybe_deferred_to_future
+
+    return maybe_deferred_to_future(scraper.start_itemproc(item, response=None))
+
+
+def thread_caller() -> Callable[..., Any]:
+    """
+    How another thread runs something in the loop that runs here: a reactor's, or asyncio's own.
+
+    Must be called in that loop.
+    """
+    if is_reactor_installed():
+        from twisted.internet import reactor
+
+        caller: Callable[..., Any] = reactor.callFromThread
+        return caller
+    return asyncio.get_running_loop().call_soon_threadsafe
+
+
+def is_asyncio() -> bool:
+    """Does asyncio drive the code here?"""
+    return not is_reactor_installed() or is_asyncio_reactor_installed()
+
+
+def crawler_process(settings: Settings) -> CrawlerProcess:
+    """Make the process object that ``scrapy crawl`` would make for these settings."""
+    base = getattr(scrapy.crawler, "CrawlerProcess")  # noqa: B009 - the attribute's type differs by version
+    choice = base
+    if "FORCE_CRAWLER_PROCESS" in settings:  # since Scrapy 2.14
+        is_reactorless = "TWISTED_REACTOR_ENABLED" in settings and not settings.getbool("TWISTED_REACTOR_ENABLED")
+        is_asyncio_wanted = settings["TWISTED_REACTOR"] == _ASYNCIO_REACTOR and not settings.getbool(
+            "FORCE_CRAWLER_PROCESS"
+        )
+        if is_reactorless or is_asyncio_wanted:
+            choice = scrapy.crawler.AsyncCrawlerProcess
+    process: CrawlerProcess = choice(settings)
+    return process
+
+
+def load_spider(settings: BaseSettings, name: str) -> type[Spider]:
+    """
+    Load a spider of the project by its name.
+
+    Raises:
+        KeyError: There is none; with Scrapy's words.
+    """
+    from scrapy.utils.misc import load_object
+
+    loader = load_object(settings["SPIDER_LOADER_CLASS"]).from_settings(settings.frozencopy())
+    spider: type[Spider] = loader.load(name)
+    return spider
+
+
+def execute(argv: list[str], replace: Callable[[dict[str, ScrapyCommand]], None]) -> None:
+    """
+    Run Scrapy's command line with some of its commands replaced.
+
+    Args:
+        replace: Gets the commands that are available here, by name, and may change them.
+
+    Raises:
+        SystemExit: Always, with the exit code.
+    """
+    original = scrapy.cmdline._get_commands_dict
+
+    def commands(settings: BaseSettings, inproject: bool) -> dict[str, ScrapyCommand]:
+        found = original(settings, inproject)
+        replace(found)
+        return found
+
+    scrapy.cmdline._get_commands_dict = commands
+    try:
+        scrapy.cmdline.execute(argv)
+    finally:
+        scrapy.cmdline._get_commands_dict = original
