@@ -1,0 +1,77 @@
+"""The command line: our own commands, else Scrapy's, with ``crawl`` and ``runspider`` replaced."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Final
+
+from vscrapy.errors import VscrapyError
+
+#: Command -> module in ``vscrapy.commands`` with ``run(argv) -> exit code``.
+COMMANDS: Final = {
+    "worker": "worker",
+    "config": "config",
+    "shutdown": "shutdown",
+    "stop": "stop",
+    "items": "items",
+    "-l": "tasks",
+    "--list": "tasks",
+    "-c": "connect",
+    "--connect": "connect",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """
+    Run one command.
+
+    Args:
+        argv: What follows the program's name.
+
+    Returns:
+        The exit code; see the README.
+    """
+    args = sys.argv[1:] if argv is None else argv
+    try:
+        if args and args[0] in COMMANDS:
+            run: Callable[[list[str]], int] = import_module(f"vscrapy.commands.{COMMANDS[args[0]]}").run
+            return run(args[1:])
+        return _scrapy(args)
+    except VscrapyError as error:
+        print(f"vscrapy: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _scrapy(args: list[str]) -> int:
+    """Hand the command line to Scrapy."""
+    from vscrapy import internals
+
+    if not args or args[0] in ("-h", "--help"):
+        print(_OWN_HELP)
+    names = [arg for arg in args if not arg.startswith("-")]
+    if names[:1] in (["crawl"], ["runspider"]):
+        from vscrapy.commands.crawl import replace
+
+        internals.execute(["scrapy", *args], replace)
+    internals.execute(["scrapy", *args], lambda commands: None)
+    return 0
+
+
+_OWN_HELP: Final = """\
+vscrapy: scrapy, with crawl and runspider on the workers
+
+  vscrapy crawl SPIDER          as scrapy crawl, on every worker (--detach, --workers N, --redis URL)
+  vscrapy -l                    workers and tasks (--json)
+  vscrapy -c 7,8                follow the logs of tasks 7 and 8 (also: -c --connect 7,8)
+  vscrapy stop 7                end task 7
+  vscrapy items 7 -o FILE       fetch the items of task 7
+  vscrapy worker --redis URL    be a worker
+  vscrapy config                which Redis is used, and why
+  vscrapy shutdown              end the embedded server and its local worker
+
+Everything else is Scrapy's:
+"""

@@ -1,0 +1,53 @@
+"""What the commands that only look at the store have in common: which Redis, and which tasks."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from vscrapy import config, embedded
+from vscrapy.errors import ConfigError, StoreUnavailable
+from vscrapy.model import Endpoint
+from vscrapy.store.base import Store
+
+
+def endpoint(opts: argparse.Namespace) -> Endpoint:
+    """
+    The configured Redis, or the embedded one that runs.
+
+    Raises:
+        StoreUnavailable: Nothing is configured, and the embedded server does not run.
+    """
+    found = config.resolve(redis=opts.redis, insecure=opts.insecure) or embedded.find(config.home())
+    if found is None:
+        raise StoreUnavailable(
+            f"no Redis is configured, and the embedded server of {config.home()} does not run; "
+            "'vscrapy crawl' starts it, --redis URL names another"
+        )
+    return found
+
+
+def store(opts: argparse.Namespace) -> Store:
+    """
+    A store on that Redis, which answers.
+
+    Raises:
+        StoreUnavailable, StoreRefused: It does not.
+    """
+    made = Store(endpoint(opts), name="vscrapy-cli")
+    made.check()
+    return made
+
+
+def taskids(words: list[str]) -> list[int]:
+    """
+    Read taskids, with commas or spaces between them.
+
+    Raises:
+        ConfigError: A word is not a taskid.
+    """
+    found = [word for word in re.split(r"[,\s]+", " ".join(words)) if word]
+    for word in found:
+        if not word.isdecimal() or int(word) < 1:
+            raise ConfigError(f"{word!r} is not a taskid; a taskid is a number, 'vscrapy -l' lists them")
+    return list(dict.fromkeys(int(word) for word in found))

@@ -1,0 +1,173 @@
+"""``vscrapy crawl`` and ``vscrapy runspider``: Scrapy's own commands, with the crawl on the workers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from scrapy.commands.crawl import Command as ScrapyCrawl
+from scrapy.commands.runspider import Command as ScrapyRunSpider
+from scrapy.commands.runspider import _import_file
+from scrapy.exceptions import UsageError
+from scrapy.utils.spider import iter_spider_classes
+
+from vscrapy import config, embedded, internals
+from vscrapy.errors import ConfigError
+from vscrapy.sender.attached import AttachedCrawl
+from vscrapy.sender.submit import Order, submit
+from vscrapy.store.base import Store
+from vscrapy.store.workers import Workers
+
+if TYPE_CHECKING:
+    from scrapy import Spider
+    from scrapy.commands import ScrapyCommand
+    from scrapy.settings import BaseSettings
+
+    from vscrapy.model import Endpoint
+
+#: The embedded server and its worker end after so long without a task (seconds).
+IDLE_EXIT_S: Final = 600.0
+
+
+class _OnWorkers:
+    """Mixed into Scrapy's commands: the same options and a few more, and another way to run."""
+
+    #: Scrapy makes no crawler process for this command; it is made in :meth:`_send`.
+    requires_crawler_process = False
+    kind: str
+    settings: Any
+    exitcode: int
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)  # type: ignore[misc]
+        group = parser.add_argument_group(title="Workers")
+        group.add_argument("--detach", action="store_true", help="submit, print the taskid, and leave")
+        group.add_argument(
+            "--workers", type=int, default=0, metavar="N", help="crawl processes at most (default: as many as fit)"
+        )
+        config.add_redis_options(group)
+
+    def _send(self, spider: type[Spider] | str, opts: argparse.Namespace, file: Path | None = None) -> None:
+        internals.check()
+        if opts.workers < 0:
+            raise UsageError(f"--workers takes a number from 0 on, not {opts.workers}")
+        spider_class = self._load(spider) if isinstance(spider, str) else spider
+        settings = self.settings.copy()
+        spider_class.update_settings(settings)
+        order = Order(
+            kind=self.kind,
+            spider=spider_class.name,
+            spider_args=opts.spargs,
+            is_attached=not opts.detach,
+            max_processes=opts.workers,
+            pipelines=_pipelines(settings, is_attached=not opts.detach),
+            file=file,
+        )
+        exclude = _written_here(settings, opts)
+        endpoint = _endpoint(opts)
+        if opts.detach:
+            self._detach(endpoint, order, settings, exclude)
+        else:
+            self.exitcode = AttachedCrawl(endpoint, self.settings, order, exclude).run(spider_class)
+
+    def _load(self, name: str) -> type[Spider]:
+        try:
+            return internals.load_spider(self.settings, name)
+        except KeyError:
+            internals.crawler_process(self.settings)  # says what scrapy crawl says before it fails
+            raise
+
+    def _detach(self, endpoint: Endpoint, order: Order, settings: BaseSettings, exclude: list[Path]) -> None:
+        store = Store(endpoint, name="vscrapy-sender")
+        store.check()
+        taskid = submit(store, endpoint.secret, order, settings, exclude).taskid
+        print(f"task {taskid}: {order.spider} runs detached; follow it with: vscrapy -c {taskid}")
+        if settings.getdict("FEEDS"):
+            print(f"its items stay on Redis; fetch them with: vscrapy items {taskid} -o FILE")
+
+
+class Crawl(_OnWorkers, ScrapyCrawl):
+    """``vscrapy crawl NAME``."""
+
+    kind = "crawl"
+
+    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        if len(args) < 1:
+            raise UsageError
+        if len(args) > 1:
+            raise UsageError("running 'scrapy crawl' with more than one spider is not supported")
+        self._send(args[0], opts)
+
+
+class RunSpider(_OnWorkers, ScrapyRunSpider):
+    """``vscrapy runspider FILE``."""
+
+    kind = "runspider"
+
+    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        if len(args) != 1:
+            raise UsageError
+        filename = Path(args[0])
+        if not filename.exists():
+            raise UsageError(f"File not found: {filename}\n")
+        try:
+            module = _import_file(filename)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"Unable to load {str(filename)!r}: {error}\n") from error
+        classes = list(iter_spider_classes(module))
+        if not classes:
+            raise UsageError(f"No spider found in file: {filename}\n")
+        self._send(classes.pop(), opts, filename)
+
+
+def replace(commands: dict[str, ScrapyCommand]) -> None:
+    """Put ours in the place of Scrapy's own, where those are available."""
+    for name, cls in (("crawl", Crawl), ("runspider", RunSpider)):
+        if name in commands:
+            commands[name] = cls()
+
+
+def _endpoint(opts: argparse.Namespace) -> Endpoint:
+    """The Redis to use; with nothing configured, the embedded one with its local worker, started if need be."""
+    found = config.resolve(redis=opts.redis, insecure=opts.insecure)
+    if found is not None:
+        return found
+    home = config.ensure_home()
+    endpoint = embedded.ensure(home)
+    store = Store(endpoint, name="vscrapy-start")
+    workers = Workers(store)
+    embedded.ensure_worker(
+        home,
+        endpoint,
+        slots=os.cpu_count() or 1,
+        idle_exit_s=float(os.environ.get("VSCRAPY_IDLE_EXIT", IDLE_EXIT_S)),
+        is_live=lambda: any(worker.is_alive for worker in workers.list()),
+    )
+    store.close()
+    return endpoint
+
+
+def _pipelines(settings: BaseSettings, *, is_attached: bool) -> str:
+    """
+    Where the project's pipelines run.
+
+    Raises:
+        ConfigError: VSCRAPY_PIPELINES is neither "home" nor "worker", or "home" without a sender.
+    """
+    placed = str(settings.get("VSCRAPY_PIPELINES") or ("home" if is_attached else "worker"))
+    if placed not in ("home", "worker"):
+        raise ConfigError(f'VSCRAPY_PIPELINES is {placed!r}; it takes "home" or "worker"')
+    if placed == "home" and not is_attached:
+        raise ConfigError('VSCRAPY_PIPELINES is "home", but with --detach there is no sender; use "worker"')
+    return placed
+
+
+def _written_here(settings: BaseSettings, opts: argparse.Namespace) -> list[Path]:
+    """The files that this very run writes: feeds, log, pid."""
+    feeds = [str(uri) for uri in settings.getdict("FEEDS")]
+    files = [url2pathname(urlparse(uri).path) for uri in feeds if urlparse(uri).scheme in ("", "file")]
+    return [Path(name).absolute() for name in (*files, settings.get("LOG_FILE"), opts.pidfile) if name]

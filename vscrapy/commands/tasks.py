@@ -1,0 +1,125 @@
+"""``vscrapy -l``: workers and tasks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from vscrapy import config, embedded
+from vscrapy.commands import _store
+from vscrapy.store.tasks import TaskRecord, Tasks
+from vscrapy.store.workers import WorkerRecord, Workers
+
+#: Finished tasks that are shown.
+MOST_FINISHED: Final = 10
+
+
+def run(argv: list[str]) -> int:
+    """
+    Show workers and tasks.
+
+    Raises:
+        StoreUnavailable, StoreRefused: Redis does not answer.
+    """
+    parser = argparse.ArgumentParser(prog="vscrapy -l", description="Show workers and tasks.")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--all", action="store_true", help="all tasks that ended, not only the last ten")
+    config.add_redis_options(parser)
+    opts = parser.parse_args(argv)
+    store = _store.store(opts)
+    tasks = Tasks(store)
+    ids = tasks.live_ids() + tasks.finished_ids(1_000_000 if opts.all else MOST_FINISHED)
+    records = sorted(tasks.records(list(dict.fromkeys(ids))).values(), key=lambda record: record.taskid)
+    workers = Workers(store).list()
+    now_ms = tasks.now_ms()
+    if opts.json:
+        shown = {
+            "workers": [_worker_data(worker) for worker in workers],
+            "tasks": [_task_data(record) for record in records],
+        }
+        json.dump(shown, sys.stdout, indent=2)
+        print()
+        return 0
+    console = Console(highlight=False)
+    console.print(f"Redis: {config.redact(store.endpoint.url)} (from {store.endpoint.source})")
+    if store.endpoint.source == "embedded":
+        console.print(embedded.describe(config.home()))
+    console.print(_worker_table(workers, now_ms))
+    console.print(_task_table(records, now_ms))
+    return 0
+
+
+def _worker_data(worker: WorkerRecord) -> dict[str, Any]:
+    data = asdict(worker)
+    data["state"] = "online" if data.pop("is_alive") else "lost"
+    return data
+
+
+def _task_data(record: TaskRecord) -> dict[str, Any]:
+    data = asdict(record)
+    data["state"] = record.state.value
+    data["stop_mode"] = record.stop_mode.value if record.stop_mode else None
+    data["in_flight"] = data.pop("leased")
+    data["attached"] = data.pop("is_attached")
+    data["exit_code"] = record.exit_code if record.ended_ms else None
+    return data
+
+
+def _ago(since_ms: int, now_ms: int) -> str:
+    seconds = max(0, now_ms - since_ms) // 1000
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 7200:
+        return f"{seconds // 60} min"
+    return f"{seconds // 3600} h" if seconds < 172_800 else f"{seconds // 86_400} d"
+
+
+def _worker_table(workers: list[WorkerRecord], now_ms: int) -> Table:
+    table = Table(title=f"{len(workers)} workers", title_justify="left")
+    for name in ("worker", "state", "processes", "slots", "host", "pid", "up", "seen", "version"):
+        table.add_column(name, justify="right" if name in ("processes", "slots", "pid", "up", "seen") else "left")
+    for worker in workers:
+        table.add_row(
+            worker.name,
+            "online" if worker.is_alive else "lost",
+            str(worker.processes),
+            str(worker.slots),
+            worker.host,
+            str(worker.pid),
+            _ago(worker.since_ms, now_ms),
+            f"{_ago(worker.seen_ms, now_ms)} ago",
+            worker.version,
+        )
+    return table
+
+
+def _task_table(records: list[TaskRecord], now_ms: int) -> Table:
+    table = Table(title=f"{len(records)} tasks", title_justify="left")
+    left = ("spider", "state", "mode", "sender")
+    columns = "task spider state age pages items errors queued flight procs mode sender"
+    for name in columns.split():
+        table.add_column(name, justify="left" if name in left else "right")
+    for record in records:
+        state = record.state.value + (f" ({record.reason})" if record.reason else "")
+        sender = f"{_ago(record.sender_ms, now_ms)} ago" if record.is_attached and not record.ended_ms else ""
+        table.add_row(
+            str(record.taskid),
+            record.spider,
+            state,
+            _ago(record.created_ms, record.ended_ms or now_ms),
+            str(record.pages),
+            str(record.items),
+            str(record.errors),
+            str(record.queued),
+            str(record.leased),
+            str(record.processes),
+            "attached" if record.is_attached else "detached",
+            sender,
+        )
+    return table

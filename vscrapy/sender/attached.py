@@ -1,0 +1,200 @@
+"""
+One attached crawl, from the order to the exit code.
+
+The main thread runs home's reactor; one thread follows the task, two keep the sign of life, one carries out
+what the user's signals ask for.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from scrapy.utils.log import get_scrapy_root_handler
+from twisted.internet.defer import Deferred
+
+from vscrapy import internals
+from vscrapy.errors import StoreRefused, StoreUnavailable, TaskGone, VscrapyError
+from vscrapy.sender.follow import Follower
+from vscrapy.sender.follow import Home as Taker
+from vscrapy.sender.home import Home, silence
+from vscrapy.sender.presence import Presence
+from vscrapy.sender.submit import Order, submit
+from vscrapy.sender.terminal import Terminal
+from vscrapy.states import Reason, StopMode
+from vscrapy.stats import merge
+from vscrapy.store.base import Store
+from vscrapy.store.tasks import Tasks
+
+if TYPE_CHECKING:
+    from scrapy import Spider
+    from scrapy.settings import Settings
+
+    from vscrapy.model import Endpoint
+
+#: After a forced stop, or when the terminal is gone, the end record is waited for this long (seconds).
+LAST_WORDS_S: Final = 10.0
+
+
+class AttachedCrawl:
+    """One task and its sender, tied to each other."""
+
+    def __init__(self, endpoint: Endpoint, settings: Settings, order: Order, exclude: Collection[Path]) -> None:
+        self._endpoint = endpoint
+        self._order = order
+        self._exclude = exclude
+        self._store = Store(endpoint, name="vscrapy-sender")
+        self._tasks = Tasks(self._store)
+        self._terminal = Terminal(get_scrapy_root_handler, is_home=True)
+        self._asked: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._taskid = 0
+        self._presence: Presence | None = None
+        self._follower: Follower | None = None
+        self._exit_code = 1
+        self._error: VscrapyError | None = None
+        self._has_ended = threading.Event()
+        self._home = Home(settings, has_pipelines=order.pipelines == "home", on_open=self._submit)
+        self._settings = settings
+
+    def run(self, spider_class: type[Spider]) -> int:
+        """
+        Run to the end.
+
+        Returns:
+            The crawl's exit code.
+
+        Raises:
+            VscrapyError: The task could not be submitted.
+        """
+        self._store.check()
+        silence(has_pipelines=self._order.pipelines == "home")
+        process: Any = internals.crawler_process(self._settings)
+        crawler = process.create_crawler(spider_class)
+        process.crawl(crawler, **self._order.spider_args)
+        self._take_signals()
+        process.start(install_signal_handlers=False)
+        if self._presence is not None:
+            self._presence.stop()
+        if self._taskid and not self._has_ended.is_set():
+            # Home broke down before the task's end, for instance in a pipeline's open_spider.
+            self._stop(Reason.FAILED, StopMode.GRACEFUL)
+        if self._error is not None:
+            raise self._error
+        return 1 if process.bootstrap_failed else self._exit_code
+
+    # In home's thread.
+
+    def _submit(self) -> Deferred[None]:
+        """The spider is there and about to open: submit, and let it open when the task is on Redis."""
+        opened: Deferred[None] = Deferred()
+        call = internals.thread_caller()
+        threading.Thread(target=self._submit_in_thread, args=(opened, call), daemon=True).start()
+        return opened
+
+    # In threads.
+
+    def _submit_in_thread(self, opened: Deferred[None], call: Any) -> None:
+        from scrapy.exceptions import CloseSpider
+
+        try:
+            submitted = submit(self._store, self._endpoint.secret, self._order, self._settings, self._exclude)
+        except VscrapyError as error:
+            self._error = error
+            call(opened.errback, CloseSpider("failed"))
+            return
+        except Exception:
+            call(opened.errback, CloseSpider("failed"))
+            raise  # the thread shows it
+        self._taskid = submitted.taskid
+        self._terminal.tell(
+            f"task {submitted.taskid}: {self._order.spider}, {submitted.n_files} files "
+            f"({submitted.sent_bytes / 1000:.0f} kB new)"
+        )
+        self._home.use_key(submitted.key)
+        self._follower = Follower(
+            self._endpoint, submitted.taskid, self._terminal, home=Taker(self._home.take, self._home.done)
+        )
+        self._presence = Presence(
+            self._endpoint, submitted.taskid, tell=self._terminal.tell, on_gone=self._follower.gone
+        )
+        self._presence.start()
+        threading.Thread(target=self._obey, name="vscrapy-signals", daemon=True).start()
+        threading.Thread(target=self._follow, name="vscrapy-follow", daemon=True).start()
+        call(opened.callback, None)
+
+    def _follow(self) -> None:
+        assert self._follower is not None
+        try:
+            end = self._follower.run()
+        except OSError as error:  # the terminal, or the pipe that this process writes to, is gone
+            self._leave_terminal(error)
+            end = self._follower.run()
+        if end is not None:
+            self._exit_code = end.exit_code
+        reason = end.reason if end is not None else Reason.FAILED
+        self._has_ended.set()
+        self._home.end(reason, self._stats(reason))
+
+    def _leave_terminal(self, error: OSError) -> None:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            os.dup2(silence, descriptor)
+        self._asked.put(signal.SIGHUP)
+
+    def _stats(self, reason: str) -> dict[str, Any]:
+        try:
+            counted, values = self._tasks.stats(self._taskid)
+        except (StoreUnavailable, StoreRefused) as error:
+            self._terminal.tell(f"{error}; the stats are not complete")
+            counted, values = {}, []
+        return merge(counted, values, reason=reason)
+
+    def _obey(self) -> None:
+        """Carry out what the user's signals ask for."""
+        n_asked = 0
+        while not self._has_ended.is_set():
+            number = self._asked.get()
+            n_asked += 1
+            name = signal.Signals(number).name
+            if number == signal.SIGHUP:
+                self._stop(Reason.SENDER_LOST, StopMode.GRACEFUL)
+                self._give_up_after(LAST_WORDS_S)
+            elif n_asked == 1:
+                self._terminal.tell(f"received {name}, closing task {self._taskid} gracefully; again to force")
+                self._stop(Reason.SHUTDOWN, StopMode.GRACEFUL)
+            else:
+                self._terminal.tell(f"received {name} again, task {self._taskid} is ended by force")
+                self._stop(Reason.SHUTDOWN, StopMode.FORCED)
+                self._give_up_after(LAST_WORDS_S)
+
+    def _stop(self, reason: str, mode: StopMode) -> None:
+        try:
+            self._tasks.stop(self._taskid, reason=reason, mode=mode)
+        except TaskGone:
+            return  # it has ended by itself
+        except (StoreUnavailable, StoreRefused) as error:
+            self._terminal.tell(f"{error}; task {self._taskid} ends when its workers miss this sender")
+
+    def _give_up_after(self, seconds: float) -> None:
+        def give_up() -> None:
+            if not self._has_ended.is_set():
+                os._exit(128 + signal.SIGHUP)
+
+        timer = threading.Timer(seconds, give_up)
+        timer.daemon = True
+        timer.start()
+
+    def _take_signals(self) -> None:
+        def ask(number: int, _frame: object) -> None:
+            if not self._taskid:
+                sys.exit(128 + number)  # nothing has been submitted
+            self._asked.put(number)
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, ask)

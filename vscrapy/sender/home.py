@@ -1,0 +1,250 @@
+"""
+Home: the one Scrapy crawler that does what must happen once, in the sender's process.
+
+It is a real crawler of the project with its pipelines and its feed exporter, and without requests: its
+scheduler is empty, and the items come from the task. At the end it gets the merged stats and closes as Scrapy
+does: feeds are stored, stats are dumped.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from scrapy import Request, signals
+from scrapy.core.scheduler import BaseScheduler
+from scrapy.extensions.feedexport import FeedExporter
+from scrapy.utils.defer import deferred_from_coro
+from scrapy.utils.misc import load_object
+from twisted.internet.defer import Deferred
+
+from vscrapy.errors import NotVerified
+from vscrapy.internals import EngineHooks, start_itemproc, thread_caller
+from vscrapy.store.streams import ItemsEntry
+from vscrapy.wire import decode_items
+
+if TYPE_CHECKING:
+    from scrapy import Spider
+    from scrapy.crawler import Crawler
+    from scrapy.settings import Settings
+
+logger = logging.getLogger("vscrapy")
+
+#: Priority of home's own settings; above Scrapy's "cmdline" (40).
+PRIORITY: Final = 1000
+#: Batches of items that wait here at most; then the follower waits, and items stay on Redis.
+MOST_WAITING: Final = 64
+#: Loggers whose lines below WARNING the crawl processes show: here they would be there twice.
+_SILENT: Final = (
+    "asyncio",
+    "scrapy.addons",
+    "scrapy.core.engine",
+    "scrapy.crawler",
+    "scrapy.middleware",
+    "scrapy.utils.log",
+)
+
+
+def silence(*, has_pipelines: bool) -> None:
+    """Keep from this process's log what the crawl processes say; to be called before Scrapy says it."""
+
+    def is_said_here(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING or record.msg == "Spider closed (%(reason)s)":
+            return True
+        args = record.args
+        return has_pipelines and isinstance(args, dict) and args.get("componentname") == "item pipeline"
+
+    for name in _SILENT:
+        logging.getLogger(name).addFilter(is_said_here)
+
+
+class Home:
+    """
+    The sender's crawler.
+
+    Args:
+        has_pipelines: The project's pipelines run here.
+        on_open: Called, in the crawler's thread, when the spider is about to open; a Deferred.
+    """
+
+    def __init__(self, settings: Settings, *, has_pipelines: bool, on_open: Callable[[], Deferred[None]]) -> None:
+        self._on_open = on_open
+        self._has_pipelines = has_pipelines
+        self._key = b""
+        self._entries: deque[ItemsEntry] = deque()
+        self._room = threading.Semaphore(MOST_WAITING)
+        self._done_cursor = ""
+        self._is_working = False
+        self._is_open = False
+        self._call: Callable[..., Any] | None = None
+        self._ending: Callable[[], None] | None = None
+        self._hooks: EngineHooks | None = None
+        self.crawler: Crawler | None = None
+        self._adapt(settings)
+
+    def _adapt(self, settings: Settings) -> None:
+        """Leave of the project what happens once."""
+        keep = {
+            path: order
+            for path, order in settings.getwithbase("EXTENSIONS").items()
+            if issubclass(load_object(path), FeedExporter)
+        }
+        formatter = load_object(settings["LOG_FORMATTER"])
+        ours: dict[str, Any] = {
+            "SCHEDULER": type("HomeScheduler", (HomeScheduler,), {"home": self}),
+            "EXTENSIONS_BASE": {},
+            "EXTENSIONS": keep,
+            # Scrapy's redirect middlewares look for it; pipelines that download use them.
+            "SPIDER_MIDDLEWARES_BASE": {"scrapy.spidermiddlewares.referer.RefererMiddleware": 700},
+            "SPIDER_MIDDLEWARES": {},
+            "LOG_FORMATTER": type("HomeLogFormatter", (formatter,), {"scraped": lambda *_: None}),
+            "JOBDIR": None,
+        }
+        if not self._has_pipelines:
+            ours["ITEM_PIPELINES"] = {}
+        settings.setdict(ours, priority=PRIORITY)
+
+    # Called in the crawler's thread.
+
+    def opened(self, crawler: Crawler) -> Deferred[None]:
+        """The spider is about to open: from here on the task can be submitted."""
+        self.crawler = crawler
+        self._call = thread_caller()
+        self._hooks = EngineHooks(crawler, on_done=lambda _: None, on_closing=lambda _: None)
+        self._hooks.replace_start(None)
+        crawler.signals.connect(self._on_item_gone, signals.item_dropped)
+        crawler.signals.connect(self._on_item_error, signals.item_error)
+        crawler.signals.connect(self._on_spider_opened, signals.spider_opened)
+        return self._on_open()
+
+    def _on_spider_opened(self) -> None:
+        self._is_open = True
+        self._work()
+
+    def _on_item_gone(self, exception: BaseException) -> None:
+        self._count("item_dropped_count")
+        self._count(f"item_dropped_reasons_count/{type(exception).__name__}")
+        self._count("item_scraped_count", -1)
+
+    def _on_item_error(self) -> None:
+        self._count("item_scraped_count", -1)
+
+    def _count(self, stat: str, count: int = 1) -> None:
+        assert self.crawler is not None
+        assert self.crawler.stats is not None
+        self.crawler.stats.inc_value(stat, count)
+
+    def _work(self) -> None:
+        if self._is_open and not self._is_working:
+            self._is_working = True
+            deferred_from_coro(self._work_on()).addErrback(
+                lambda failure: logger.error("vscrapy: items could not be taken", exc_info=failure.value)
+            )
+
+    async def _work_on(self) -> None:
+        """Send the waiting items through pipelines and exporters, one after the other."""
+        try:
+            while self._entries:
+                entry = self._entries.popleft()
+                try:
+                    items = decode_items(entry.signed, self._key)
+                except NotVerified as error:
+                    logger.error("vscrapy: items were dropped: %s", error)
+                    items = []
+                for item in items:
+                    await start_itemproc(self.crawler, item)  # type: ignore[arg-type]
+                self._done_cursor = entry.cursor
+                self._room.release()
+        finally:
+            self._is_working = False
+        if self._ending is not None:
+            self._ending()
+
+    # Called from other threads.
+
+    def use_key(self, key: bytes) -> None:
+        """The key that signs the task's items."""
+        self._key = key
+
+    def take(self, entry: ItemsEntry) -> None:
+        """Take one batch of items; blocks while too many wait."""
+        self._room.acquire()
+        self._entries.append(entry)
+        assert self._call is not None
+        self._call(self._work)
+
+    def done(self) -> str:
+        """The cursor of the last batch that is through."""
+        return self._done_cursor
+
+    def end(self, reason: str, stats: dict[str, Any]) -> None:
+        """The task has ended: when all items are through, take its stats and close."""
+
+        def close() -> None:
+            if self._ending is None or self._is_working or self._entries:
+                return
+            self._ending = None
+            self._take_stats(stats)
+            assert self._hooks is not None
+            self._hooks.close(reason)
+
+        def begin() -> None:
+            self._ending = close
+            close()
+
+        assert self._call is not None
+        self._call(begin)
+
+    def _take_stats(self, merged: dict[str, Any]) -> None:
+        """Put the task's stats under home's own: what both counted is added."""
+        assert self.crawler is not None
+        collector = self.crawler.stats
+        assert collector is not None
+        here = dict(collector.get_stats())
+        for name, value in here.items():
+            other = merged.get(name)
+            if isinstance(other, (int, float)) and isinstance(value, (int, float)):
+                merged[name] = other + value
+            else:
+                merged.setdefault(name, value)
+        if merged.get("item_scraped_count") == 0:
+            del merged["item_scraped_count"]
+        collector.set_stats(merged)
+
+
+class HomeScheduler(BaseScheduler):
+    """The SCHEDULER at home: nothing to do, and never idle; the task's end closes the spider."""
+
+    home: ClassVar[Home]
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> HomeScheduler:
+        """Make it for a crawler, as the engine does."""
+        return cls(crawler)
+
+    def open(self, spider: Spider) -> Deferred[None]:
+        """Tell home."""
+        return self.home.opened(self._crawler)
+
+    def has_pending_requests(self) -> bool:
+        """Always: only the task's end closes this spider."""
+        return True
+
+    def enqueue_request(self, request: Request) -> bool:
+        """A pipeline at home has no way to schedule requests."""
+        logger.error(
+            "vscrapy: %s is not crawled: a pipeline that schedules requests must run in the crawl processes "
+            '(VSCRAPY_PIPELINES = "worker")',
+            request,
+        )
+        return False
+
+    def next_request(self) -> Request | None:
+        """None, ever."""
+        return None

@@ -1,0 +1,104 @@
+"""
+The attached sender's sign of life.
+
+A subscription to the task's channel shows at once when this process is gone; a heartbeat covers a network that
+just falls silent. Both come back by themselves after Redis was away.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from vscrapy import keys
+from vscrapy.errors import StoreRefused, StoreUnavailable
+from vscrapy.model import Endpoint
+from vscrapy.states import TaskState
+from vscrapy.store.base import Store
+from vscrapy.store.tasks import Subscription, Tasks
+from vscrapy.store.workers import Workers
+
+#: Time between two heartbeats (seconds).
+HEARTBEAT_S: Final = 2.0
+#: Time between two tries when Redis is away (seconds): well below the grace that agents give.
+RETRY_S: Final = 0.2
+#: A task without a crawl process for so long is told about (seconds).
+PATIENCE_S: Final = 2.0
+
+
+class Presence:
+    """
+    Keeps the subscription and the heartbeat, in threads of its own, until :meth:`stop`.
+
+    Args:
+        tell: Shows one line to the user.
+        on_gone: Called when the task is not on Redis any more.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, taskid: int, *, tell: Callable[[str], None], on_gone: Callable[[], None]
+    ) -> None:
+        self._taskid = taskid
+        self._tell = tell
+        self._on_gone = on_gone
+        self._ended = threading.Event()
+        self._store = Store(endpoint, name=f"vscrapy-sender-{taskid}")
+        self._tasks = Tasks(self._store)
+        self._workers = Workers(self._store)
+        self._subscription = Subscription(self._store, keys.sender(taskid))
+        self._waiting_since_s: float | None = time.monotonic()
+        self._told = ""
+        self._threads = [
+            threading.Thread(target=self._subscribe, name="vscrapy-subscription", daemon=True),
+            threading.Thread(target=self._beat, name="vscrapy-heartbeat", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Give it up: the task has ended."""
+        self._ended.set()
+
+    def _subscribe(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._subscription.keep(wait_s=0.5)
+            except (StoreUnavailable, StoreRefused):
+                # The follower tells the user that Redis is away; here it is only tried again.
+                self._ended.wait(RETRY_S)
+        self._subscription.close()
+
+    def _beat(self) -> None:
+        pause_s = PATIENCE_S
+        while not self._ended.wait(pause_s):
+            try:
+                life = self._tasks.sign_of_life(self._taskid)
+                if life is None:
+                    self._on_gone()
+                    return
+                self._watch_waiting(*life)
+                pause_s = HEARTBEAT_S
+            except (StoreUnavailable, StoreRefused):
+                pause_s = RETRY_S
+
+    def _watch_waiting(self, state: TaskState, processes: int, ever: int) -> None:
+        """Say why nothing happens yet, once for each reason."""
+        if processes or state not in (TaskState.QUEUED, TaskState.RUNNING):
+            self._told = ""
+            return
+        workers = [worker for worker in self._workers.list() if worker.is_alive]
+        if not workers:
+            why = "no worker is online; start one on any machine with: vscrapy worker --redis URL"
+        elif not ever:
+            slots = sum(worker.slots for worker in workers)
+            why = f"all {slots} slots of {len(workers)} workers are taken"
+        else:
+            return
+        if why != self._told:
+            self._told = why
+            self._tell(f"task {self._taskid} waits: {why}")

@@ -1,0 +1,107 @@
+"""How lines of data look at the user's terminal: prints as they were, log records in the project's own format."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from typing import TextIO
+
+from vscrapy.wire import LogLine
+
+#: The engine's closing words: said by each crawl process, shown once.
+_CLOSING = "Closing spider ("
+_CLOSED = "Spider closed ("
+_ENGINE = "scrapy.core.engine"
+
+
+class Terminal:
+    """
+    Shows what the crawl processes of one task say.
+
+    Args:
+        handler: Gives the logging handler that records are shown by (Scrapy's own, at home).
+        prefix: Put in front of each line, when several tasks are followed.
+        is_home: Home says "Spider closed" itself, after the stats.
+    """
+
+    def __init__(
+        self, handler: Callable[[], logging.Handler | None], *, prefix: str = "", is_home: bool = False
+    ) -> None:
+        self._handler = handler
+        self._prefix = prefix
+        self._is_home = is_home
+        self._workers: set[str] = set()
+        self._banner_from: int | None = None
+        self._is_closing_told = False
+        self._lock = threading.Lock()
+
+    def tell(self, text: str) -> None:
+        """Show one line of vscrapy's own, on stderr."""
+        with self._lock:
+            print(f"{self._prefix}vscrapy: {text}", file=sys.stderr, flush=True)
+
+    def show(self, line: LogLine) -> None:
+        """Show one line of a crawl process."""
+        if line.worker:
+            self._workers.add(line.worker)
+        if line.stream == "log":
+            if self._is_shown(line):
+                self._show_record(line)
+        else:
+            self._show_text(line, sys.stdout if line.stream == "out" else sys.stderr)
+
+    def show_cut(self, n_lines: int) -> None:
+        """Show that lines are missing."""
+        self.tell(f"[... {n_lines} lines are cut: the log keeps only the newest (VSCRAPY_LOG_KEEP) ...]")
+
+    def _is_shown(self, line: LogLine) -> bool:
+        if line.is_banner and line.level < logging.WARNING:
+            if self._banner_from is None:
+                self._banner_from = line.process
+            return line.process == self._banner_from
+        if line.logger == _ENGINE and line.level == logging.INFO:
+            if line.text.startswith(_CLOSING):
+                is_first, self._is_closing_told = not self._is_closing_told, True
+                return is_first
+            if line.text.startswith(_CLOSED):
+                return not self._is_home
+        return True
+
+    def _mark(self, line: LogLine) -> str:
+        return f"[{line.worker}] " if len(self._workers) > 1 and line.worker else ""
+
+    def _show_record(self, line: LogLine) -> None:
+        handler = self._handler()
+        if handler is None or line.level < handler.level:
+            return
+        record = logging.LogRecord(line.logger, line.level, "", 0, f"{self._mark(line)}{line.text}", None, None)
+        record.created = line.time
+        record.msecs = (line.time % 1) * 1000
+        record.__dict__.update(line.attributes)
+        record.processName = f"{line.worker}:{line.process}"
+        with self._lock:
+            if self._prefix:
+                record.msg = handler.format(record).replace("\n", f"\n{self._prefix}")
+                print(f"{self._prefix}{record.msg}", file=sys.stderr, flush=True)
+            else:
+                handler.handle(record)
+
+    def _show_text(self, line: LogLine, stream: TextIO) -> None:
+        mark = self._prefix + self._mark(line)
+        text = line.text
+        if mark:
+            text = "".join(mark + part for part in text.splitlines(keepends=True))
+        with self._lock:
+            stream.write(text)
+            stream.flush()
+
+
+def plain_handler() -> logging.Handler:
+    """A handler with Scrapy's default format, for a task whose project is not here."""
+    from scrapy.settings import default_settings
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(default_settings.LOG_FORMAT, default_settings.LOG_DATEFORMAT))
+    return handler
