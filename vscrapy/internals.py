@@ -7,6 +7,7 @@ Every private part of Scrapy that vscrapy leans on, and nothing else.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,8 @@ import scrapy.cmdline
 import scrapy.crawler
 from scrapy.core.engine import ExecutionEngine, _Slot
 from scrapy.core.scraper import Scraper
+from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
+from scrapy.utils.misc import build_from_crawler
 from scrapy.utils.reactor import is_asyncio_reactor_installed, is_reactor_installed
 
 from vscrapy.errors import IncompatibleScrapy
@@ -51,6 +54,8 @@ def check() -> None:
         (_Slot, "remove_request"),
         (_Slot, "add_request"),
         (Scraper, "enqueue_scrape"),
+        (RobotsTxtMiddleware, "_parse_robots"),
+        (RobotsTxtMiddleware, "_robots_error"),
         (scrapy.cmdline, "_get_commands_dict"),
     ]
     for owner, name in needed:
@@ -132,6 +137,33 @@ class EngineHooks:
             deferred_from_coro(self._engine.close_spider_async(reason=reason))
         else:
             self._engine.close_spider(self._engine.spider, reason)
+
+
+def hook_robots(middleware: Any, on_known: Callable[[str, bytes | None], None]) -> None:
+    """Be told of each robots.txt: its site (host and port), and its body; None when there is none to obey."""
+    parse, fail = middleware._parse_robots, middleware._robots_error
+
+    async def parsed(response: Any, site: str, *args: Any) -> None:  # since Scrapy 2.14
+        on_known(site, response.body)
+        await parse(response, site, *args)
+
+    def parsed_now(response: Any, site: str, *args: Any) -> None:
+        on_known(site, response.body)
+        parse(response, site, *args)
+
+    def failed(error: Any, site: str) -> None:
+        on_known(site, None)
+        fail(error, site)
+
+    middleware._parse_robots = parsed if inspect.iscoroutinefunction(parse) else parsed_now
+    middleware._robots_error = failed
+
+
+def know_robots(middleware: Any, site: str, body: bytes | None) -> None:
+    """Tell of a robots.txt that another process has fetched."""
+    if site not in middleware._parsers:
+        parser = None if body is None else build_from_crawler(middleware._parserimpl, middleware.crawler, body)
+        middleware._parsers[site] = parser
 
 
 def slot_key(crawler: Crawler, request: Request) -> str:

@@ -84,6 +84,16 @@ def stat_values(taskid: int) -> str:
     return prefix(taskid) + "stat_values"
 
 
+def facts(taskid: int) -> str:
+    """HASH id -> value: cookies and robots.txt, known to all crawl processes of the task. Live."""
+    return prefix(taskid) + "facts"
+
+
+def fact_versions(taskid: int) -> str:
+    """ZSET fact id -> version, for the process that asks what is new. Live."""
+    return prefix(taskid) + "fact_versions"
+
+
 def log(taskid: int) -> str:
     """STREAM of log lines, capped by lines, and the end record. Live, then ``FINISHED_TTL_S``."""
     return prefix(taskid) + "log"

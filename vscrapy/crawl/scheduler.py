@@ -20,6 +20,7 @@ from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
 
 from vscrapy.crawl.buffer import Buffer
+from vscrapy.crawl.facts import SharedFacts
 from vscrapy.crawl.origin import Origin, StartOutputs
 from vscrapy.crawl.seen import Seen
 from vscrapy.crawl.session import Callbacks, Session
@@ -99,6 +100,8 @@ class Scheduler(BaseScheduler):
             callbacks=Callbacks(self._on_joined, self._on_committed, self._on_session_closed),
             call=call,
         )
+        self._shared = SharedFacts(self._crawler, self._session)
+        self._shared.install()
         for signal, handler in (
             (signals.item_scraped, self._on_item),
             (signals.item_dropped, self._on_item_gone),
@@ -199,6 +202,7 @@ class Scheduler(BaseScheduler):
         if wanted:
             self._is_asking = False
         self._n_open_results -= len(results)
+        self._shared.learn(reply.facts)
         self._settle_requests(results, set(reply.duplicates), is_replayed=reply.is_replayed)
         if reply.leases:
             if self._hooks.is_closing:

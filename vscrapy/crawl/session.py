@@ -14,13 +14,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy.errors import Fenced, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.states import StopMode
-from vscrapy.store.frontier import Committed, Frontier, Joined, Lease, Result, StatsDelta
+from vscrapy.store.frontier import Committed, Frontier, Joined, Result, StatsDelta
 
 if TYPE_CHECKING:
     from vscrapy.store.tasks import Tasks
@@ -49,6 +49,7 @@ class Outbox:
     raised: dict[str, int | float] = field(default_factory=dict)
     lowered: dict[str, int | float] = field(default_factory=dict)
     stat_values: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
 
     def add_stats(self, delta: StatsDelta, stat_values: str) -> None:
         """Put changes of stats on top of those that wait."""
@@ -68,7 +69,7 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """Is there nothing to commit?"""
-        return not (self.results or self.added or self.raised or self.lowered or self.stat_values)
+        return not (self.results or self.added or self.raised or self.lowered or self.stat_values or self.facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ class Session:
         self._stop_reason: str | None = None
         self._is_closing = False
         self._number = 0
+        self._fact_version = 0
         self._is_store_lost = False
         self._held: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="vscrapy-session", daemon=True)
@@ -132,6 +134,16 @@ class Session:
             self._outbox.results.extend(results)
             self._outbox.add_stats(stats, stat_values)
             self._condition.notify()
+
+    def tell(self, fact: str, value: str) -> None:
+        """Let all crawl processes of the task know; before, or together with, the requests put after this."""
+        with self._condition:
+            self._outbox.facts[fact] = value
+            self._condition.notify()
+
+    def knows_better(self, fact: str) -> bool:
+        """Is a newer value of this fact still on its way from here?"""
+        return fact in self._outbox.facts
 
     def want(self, leases: int) -> None:
         """Say how many leases there is room for; until a commit has asked for them, the last word counts."""
@@ -185,6 +197,7 @@ class Session:
                 reply = self._sort_out(reply)
             self._held.update(lease.id for lease in reply.leases)
             self._held.difference_update(r.id for r in outbox.results if r.what in ("done", "back"))
+            self._fact_version = reply.fact_version
             self._pace(reply, wanted)
             self._call(self._callbacks.on_committed, reply, outbox.results, wanted)
         self._call(self._callbacks.on_closed)
@@ -201,7 +214,7 @@ class Session:
                 self._condition.wait(pause_s)
             outbox, self._outbox = self._outbox, Outbox()
             if len(outbox.results) > BATCH:
-                self._outbox.results = outbox.results[BATCH:]
+                self._outbox.results = outbox.results[BATCH:]  # facts go first, with the earlier results
                 outbox.results = outbox.results[:BATCH]
             reason, self._stop_reason = self._stop_reason, None
             wanted, self._wanted = self._wanted, 0
@@ -222,15 +235,18 @@ class Session:
 
     def _commit(self, outbox: Outbox, wanted: int) -> Committed:
         return self._frontier.commit(
-            self._number, outbox.results, stats=outbox.stats, stat_values=outbox.stat_values, wanted=wanted
+            self._number,
+            outbox.results,
+            stats=outbox.stats,
+            stat_values=outbox.stat_values,
+            facts=outbox.facts,
+            fact_version=self._fact_version,
+            wanted=wanted,
         )
 
     def _sort_out(self, reply: Committed) -> Committed:
         """After a lost reply: keep of the process's leases those that are new to us."""
-        new: list[Lease] = [lease for lease in reply.leases if lease.id not in self._held]
-        return Committed(
-            reply.state, reply.reason, reply.stop_mode, reply.queued, reply.leased, reply.is_idle, (), new, True
-        )
+        return replace(reply, leases=[lease for lease in reply.leases if lease.id not in self._held])
 
     def _insist(self, ask: Callable[[], Any], give_up: Callable[[], bool] = lambda: False) -> Any:
         """Ask until Redis answers; end the process when it is not wanted any more."""

@@ -101,6 +101,9 @@ class Committed:
     duplicates: Sequence[int]
     #: New leases; after a lost reply, all leases of the process.
     leases: Sequence[Lease]
+    #: Version of the task's facts, and those that are new to the process.
+    fact_version: int = 0
+    facts: Mapping[str, str] = field(default_factory=dict)
     #: The commit had been done before, and its reply was lost; ``duplicates`` is empty.
     is_replayed: bool = False
 
@@ -149,6 +152,8 @@ class Frontier:
         *,
         stats: StatsDelta | None = None,
         stat_values: str = "",
+        facts: Mapping[str, str] | None = None,
+        fact_version: int = 0,
         wanted: int = 0,
     ) -> Committed:
         """
@@ -159,6 +164,8 @@ class Frontier:
         Args:
             number: 1 for the process's first commit, then one more each time.
             stat_values: JSON object of the stats that were set; empty: as before.
+            facts: What all processes of the task shall know; visible with the commit's requests, not after.
+            fact_version: The facts that the process knows.
             wanted: Leases wanted, 0 to 500.
 
         Raises:
@@ -168,7 +175,11 @@ class Frontier:
         Keys: moves requests between the queues and ``leases(task, process)``; appends to ``items(task)``.
         """
         task = self._taskid
+        facts = facts or {}
         args: list[Any] = [keys.prefix(task), self._process, number, min(wanted, 500), stat_values]
+        args.extend((fact_version, len(facts)))
+        for fact in facts.items():
+            args.extend(fact)
         rows = stats.rows() if stats else []
         args.append(len(rows))
         for row in rows:
@@ -185,6 +196,8 @@ class Frontier:
                 keys.items(task),
                 keys.stats(task),
                 keys.stat_values(task),
+                keys.facts(task),
+                keys.fact_versions(task),
             ],
             args,
         )
@@ -198,6 +211,8 @@ class Frontier:
             is_idle=bool(reply[6]),
             duplicates=[int(index) for index in reply[7]],
             leases=_leases(reply[8]),
+            fact_version=int(reply[9]),
+            facts={text(id_): text(value) for id_, value in zip(reply[10][::2], reply[10][1::2], strict=True)},
             is_replayed=status == "replayed",
         )
 

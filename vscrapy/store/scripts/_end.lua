@@ -14,7 +14,8 @@ local function end_task(task_key, prefix, ttl_s, buckets)
     for bucket = 0, buckets - 1 do
         redis.call('UNLINK', prefix .. 'seen:' .. bucket)
     end
-    redis.call('UNLINK', prefix .. 'ready', prefix .. 'active', prefix .. 'slots', prefix .. 'processes')
+    redis.call('UNLINK', prefix .. 'ready', prefix .. 'active', prefix .. 'slots', prefix .. 'processes',
+        prefix .. 'facts', prefix .. 'fact_versions')
     local ended = redis.call('HMGET', task_key, 'reason', 'exit_code')
     redis.call('XADD', prefix .. 'log', '*', 'end',
         cjson.encode({reason = ended[1], exit_code = tonumber(ended[2])}))

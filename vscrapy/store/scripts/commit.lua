@@ -11,12 +11,16 @@
 -- KEYS[4]  items (STREAM)
 -- KEYS[5]  stats (HASH)
 -- KEYS[6]  stat values (HASH)
+-- KEYS[7]  facts (HASH)
+-- KEYS[8]  fact versions (ZSET)
 -- ARGV[1]  the task's key prefix; queues and seen sets are named from it
 -- ARGV[2]  process
 -- ARGV[3]  number of this commit, 1, 2, 3 ...
 -- ARGV[4]  new leases wanted
 -- ARGV[5]  stats that were set, as JSON; '': as before
--- ARGV[6]  number of counted stats; then for each: name, operation ('+', 'max', 'min'), number
+-- ARGV[6]  version of the facts that the process knows
+-- ARGV[7]  number of new facts; then for each: id, value
+-- next     number of counted stats; then for each: name, operation ('+', 'max', 'min'), number
 -- next     number of results; then for each:
 --            what: 'done' (acknowledge), 'part' (early flush), 'back' (not run, give back),
 --                  'start' (outputs of start()), 'started' (start() is exhausted), 'feed' (no parent)
@@ -25,10 +29,11 @@
 --            number of items in it
 --            number of requests; then for each: slot, queue, seen bucket, seen member or '' (no filter),
 --            payload
--- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases}
+-- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases, version, facts}
 --   status: 'ok'; 'replayed'; 'fenced'; 'gone'
 --   duplicates: indexes (from 0, over all requests of the call) that were filtered
 --   leases: id, slot LF queue LF payload, id, ...
+--   version, facts: what the whole task knows now, and what of it is new to the process: id, value, id, ...
 -- include: queues
 local task_key, prefix, process = KEYS[1], ARGV[1], ARGV[2]
 local state = redis.call('HGET', task_key, 'state')
@@ -51,8 +56,16 @@ else
     if ARGV[5] ~= '' then
         redis.call('HSET', KEYS[6], process, ARGV[5])
     end
-    local at = 7
-    for _ = 1, tonumber(ARGV[6]) do
+    local at = 8
+    for _ = 1, tonumber(ARGV[7]) do
+        local version = redis.call('HINCRBY', task_key, 'fact_version', 1)
+        redis.call('HSET', KEYS[7], ARGV[at], ARGV[at + 1])
+        redis.call('ZADD', KEYS[8], version, ARGV[at])
+        at = at + 2
+    end
+    local counted = tonumber(ARGV[at])
+    at = at + 1
+    for _ = 1, counted do
         local name, operation, number = ARGV[at], ARGV[at + 1], ARGV[at + 2]
         at = at + 3
         if operation == '+' then
@@ -194,4 +207,14 @@ if tonumber(task[1]) == 0 and tonumber(task[2]) == 0 and task[3] == 'done' and s
 elseif task[4] ~= '' then
     redis.call('HSET', task_key, 'idle_owner', '')
 end
-return {status, state, task[5], task[6], tonumber(task[1]), tonumber(task[2]), is_idle, duplicates, leases}
+
+local version, facts = tonumber(redis.call('HGET', task_key, 'fact_version') or 0), {}
+if version > tonumber(ARGV[6]) then
+    local ids = redis.call('ZRANGEBYSCORE', KEYS[8], '(' .. ARGV[6], '+inf')
+    for _, id in ipairs(ids) do
+        facts[#facts + 1] = id
+        facts[#facts + 1] = redis.call('HGET', KEYS[7], id)
+    end
+end
+return {status, state, task[5], task[6], tonumber(task[1]), tonumber(task[2]), is_idle, duplicates, leases,
+    version, facts}

@@ -1,0 +1,112 @@
+"""``vscrapy worker``: run crawl processes of any task on this Redis, here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vscrapy import config, embedded
+from vscrapy.errors import ConfigError, EmbeddedError, VscrapyError
+from vscrapy.model import Endpoint
+
+_NAME = re.compile(r"[\w.-]+")
+
+
+def run(argv: list[str]) -> int:
+    """Run a worker until it is told to end; errors are one line on stderr, and their exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        _work(options)
+    except VscrapyError as error:
+        print(f"vscrapy worker: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Describe the options."""
+    parser = argparse.ArgumentParser(
+        prog="vscrapy worker",
+        description="Run crawl processes of any task on this Redis. It needs no project, and no update for one.",
+        allow_abbrev=False,
+    )
+    config.add_redis_options(parser)
+    parser.add_argument("--slots", type=int, metavar="N", help="crawl processes at a time; default: one a CPU")
+    parser.add_argument("--name", help="its name in lists and logs; default: the host's")
+    parser.add_argument("--idle-exit", type=float, metavar="S", help=argparse.SUPPRESS)
+    parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def _work(options: argparse.Namespace) -> None:
+    # Here, not above: "vscrapy worker --help" needs no Twisted.
+    from vscrapy.worker.agent import AgentOptions
+    from vscrapy.worker.run import run as run_agent
+    from vscrapy.worker.watch import CLOSE_TIMEOUT_S
+
+    slots = (os.cpu_count() or 1) if options.slots is None else options.slots
+    if slots < 1:
+        raise ConfigError(f"--slots is {slots}; a worker needs at least 1.")
+    if options.name is not None and not _NAME.fullmatch(options.name):
+        raise ConfigError(f"--name is {options.name!r}; use letters, digits, '.', '_' and '-' only.")
+    home = config.ensure_home()
+    agent_options = AgentOptions(
+        slots=slots,
+        home=home,
+        name=options.name,
+        idle_exit_s=options.idle_exit,
+        close_timeout_s=_close_timeout_s(CLOSE_TIMEOUT_S),
+    )
+    if not options.embedded:
+        run_agent(_endpoint(options, home), agent_options)
+        return
+    endpoint = embedded.find(home)
+    if endpoint is None:
+        raise EmbeddedError(f"There is no embedded server in {home}; 'vscrapy crawl' starts it, and its worker.")
+    with _pid_file(home):
+        is_idle_end = run_agent(endpoint, agent_options)
+    if is_idle_end:
+        # The pid file is gone, so this ends the server only.
+        embedded.shutdown(home)
+
+
+def _endpoint(options: argparse.Namespace, home: Path) -> Endpoint:
+    endpoint = config.resolve(redis=options.redis, insecure=options.insecure)
+    if endpoint is not None:
+        return endpoint
+    endpoint = embedded.ensure(home)
+    print(
+        f"vscrapy worker: no Redis is configured; using the embedded server in {home}, for this machine only",
+        file=sys.stderr,
+    )
+    return endpoint
+
+
+def _close_timeout_s(default_s: float) -> float:
+    """Read ``VSCRAPY_CLOSE_TIMEOUT`` (s), for tasks that do not say how long their spiders may take to close."""
+    value = os.environ.get("VSCRAPY_CLOSE_TIMEOUT")
+    if not value:
+        return default_s
+    try:
+        return float(value)
+    except ValueError as error:
+        raise ConfigError(f"VSCRAPY_CLOSE_TIMEOUT is {value!r}; give a number of seconds.") from error
+
+
+@contextmanager
+def _pid_file(home: Path) -> Iterator[None]:
+    """Say who the local worker is (see ``vscrapy.embedded``), as long as it is this process."""
+    path = home / "worker.pid"
+    try:
+        config.write_private(path, f"{os.getpid()}\n")
+    except OSError as error:
+        raise EmbeddedError(f"{path} cannot be written ({error.strerror}).") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

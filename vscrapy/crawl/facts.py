@@ -1,0 +1,138 @@
+"""
+What one crawl process learns and all of its task must know: cookies, and the robots.txt of a site.
+
+A fact travels in the commit that carries the requests that come after it, so whoever gets such a request has
+the fact. Nothing is sent when nothing has changed.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from http.cookiejar import Cookie
+from typing import TYPE_CHECKING, Any, Final
+
+from scrapy.downloadermiddlewares.cookies import CookiesMiddleware
+from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
+from scrapy.http.cookies import CookieJar
+
+from vscrapy.internals import hook_robots, know_robots
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+
+    from vscrapy.crawl.session import Session
+
+logger = logging.getLogger("vscrapy")
+
+#: Largest robots.txt that is passed on (bytes); larger ones are fetched by each process.
+ROBOTS_BYTES: Final = 512 * 1024
+_COOKIE_FIELDS: Final = (
+    *("version", "name", "value", "port", "port_specified", "domain", "domain_specified", "domain_initial_dot"),
+    *("path", "path_specified", "secure", "expires", "discard", "comment", "comment_url", "rfc2109"),
+)
+
+
+class SharedFacts:
+    """The cookies and robots.txt of one crawler, kept the same in all processes of the task."""
+
+    def __init__(self, crawler: Crawler, session: Session) -> None:
+        self._crawler = crawler
+        self._session = session
+        self._jars: _Jars | None = None
+        self._robots: Any = None
+
+    def install(self) -> None:
+        """Put the hooks into the project's middlewares, where it has them."""
+        cookies = self._crawler.get_downloader_middleware(CookiesMiddleware)
+        if cookies is not None:
+            self._jars = _Jars(self._session.tell)
+            self._jars.update(cookies.jars)
+            cookies.jars = self._jars
+        self._robots = self._crawler.get_downloader_middleware(RobotsTxtMiddleware)
+        if self._robots is not None:
+            hook_robots(self._robots, self._on_robots)
+
+    def learn(self, facts: Mapping[str, str]) -> None:
+        """Take facts that other processes found."""
+        for fact, value in facts.items():
+            if self._session.knows_better(fact):
+                continue
+            kind, _, rest = fact.partition(":")
+            if kind == "cookie" and self._jars is not None:
+                self._jars.learn(json.loads(rest)[0], json.loads(value))
+            elif kind == "robots" and self._robots is not None:
+                know_robots(self._robots, rest, base64.b64decode(value) if value else None)
+
+    def _on_robots(self, site: str, body: bytes | None) -> None:
+        if body is None or len(body) <= ROBOTS_BYTES:
+            self._session.tell(f"robots:{site}", base64.b64encode(body).decode() if body else "")
+
+
+class _Jars(defaultdict[Any, CookieJar]):
+    """The jars of a CookiesMiddleware, which tell of each change."""
+
+    def __init__(self, tell: Callable[[str, str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def __missing__(self, key: Any) -> CookieJar:
+        jar = CookieJar()
+        inner: Any = jar.jar
+        set_cookie, clear = inner.set_cookie, inner.clear
+
+        def on_set(cookie: Cookie) -> None:
+            if not _holds(inner, cookie):
+                self._say(key, cookie)
+            set_cookie(cookie)
+
+        def on_clear(domain: str | None = None, path: str | None = None, name: str | None = None) -> None:
+            for cookie in list(inner):
+                if _is_in(cookie, domain, path, name):
+                    self._say(key, cookie, is_gone=True)
+            clear(domain, path, name)
+
+        inner.set_cookie, inner.clear = on_set, on_clear
+        inner.set_cookie_quietly, inner.clear_quietly = set_cookie, clear
+        self[key] = jar
+        return jar
+
+    def _say(self, key: Any, cookie: Cookie, *, is_gone: bool = False) -> None:
+        if not isinstance(key, (str, int, float, bool, type(None))):
+            return  # a jar named by an object is this process's own
+        place = json.dumps([key, cookie.domain, cookie.path, cookie.name])
+        fields = {name: getattr(cookie, name) for name in _COOKIE_FIELDS}
+        fields["rest"] = {name: str(value) for name, value in getattr(cookie, "_rest", {}).items()}
+        self._tell(f"cookie:{place}", json.dumps({"is_gone": is_gone, **fields}))
+
+    def learn(self, key: Any, fields: dict[str, Any]) -> None:
+        """Take over a cookie that another process got, or lost."""
+        inner: Any = self[key].jar
+        is_gone = fields.pop("is_gone")
+        cookie = Cookie(**fields)
+        if not is_gone:
+            inner.set_cookie_quietly(cookie)
+        elif _find(inner, cookie) is not None:
+            inner.clear_quietly(cookie.domain, cookie.path, cookie.name)
+
+
+def _find(jar: Any, cookie: Cookie) -> Cookie | None:
+    found: Cookie | None = jar._cookies.get(cookie.domain, {}).get(cookie.path, {}).get(cookie.name)
+    return found
+
+
+def _holds(jar: Any, cookie: Cookie) -> bool:
+    """Is this very cookie in the jar? A new expiry alone is not told: the session is the same."""
+    found = _find(jar, cookie)
+    return found is not None and (found.value, found.secure) == (cookie.value, cookie.secure)
+
+
+def _is_in(cookie: Cookie, domain: str | None, path: str | None, name: str | None) -> bool:
+    return (
+        (domain is None or cookie.domain == domain)
+        and (path is None or cookie.path == path)
+        and (name is None or cookie.name == name)
+    )
