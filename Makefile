@@ -12,7 +12,7 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/python example_project/demo.py
+	./demo.sh $(BIN)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -19,6 +19,9 @@ from vscrapy.store.workers import WorkerRecord, Workers
 #: Finished tasks that are shown.
 MOST_FINISHED: Final = 10
 
+#: Width of the tables where there is no terminal (columns).
+WIDTH: Final = 120
+
 
 def run(argv: list[str]) -> int:
     """
@@ -46,11 +49,13 @@ def run(argv: list[str]) -> int:
         json.dump(shown, sys.stdout, indent=2)
         print()
         return 0
-    console = Console(highlight=False)
-    console.print(f"Redis: {config.redact(store.endpoint.url)} (from {store.endpoint.source})")
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console.print(f"Redis: {config.redact(store.endpoint.url)} (from {store.endpoint.source})", soft_wrap=True)
     if store.endpoint.source == "embedded":
-        console.print(embedded.describe(config.home()))
+        console.print(embedded.describe(config.home()), soft_wrap=True)
+    console.print()
     console.print(_worker_table(workers, now_ms))
+    console.print()
     console.print(_task_table(records, now_ms))
     return 0
 
@@ -80,10 +85,23 @@ def _ago(since_ms: int, now_ms: int) -> str:
     return f"{seconds // 3600} h" if seconds < 172_800 else f"{seconds // 86_400} d"
 
 
+def _table(title: str, left: str, right: str, order: str) -> Table:
+    """A table without lines; text columns fold where the terminal is narrow, numbers never do."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.collapse_padding = True
+    for name in order.split():
+        is_text = name in left.split()
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=name in right.split(), overflow="fold")
+    return table
+
+
 def _worker_table(workers: list[WorkerRecord], now_ms: int) -> Table:
-    table = Table(title=f"{len(workers)} workers", title_justify="left")
-    for name in ("worker", "state", "processes", "slots", "host", "pid", "up", "seen", "version"):
-        table.add_column(name, justify="right" if name in ("processes", "slots", "pid", "up", "seen") else "left")
+    table = _table(
+        f"workers: {len(workers)}",
+        left="worker state host version",
+        right="procs slots pid up seen",
+        order="worker state procs slots host pid up seen version",
+    )
     for worker in workers:
         table.add_row(
             worker.name,
@@ -100,14 +118,17 @@ def _worker_table(workers: list[WorkerRecord], now_ms: int) -> Table:
 
 
 def _task_table(records: list[TaskRecord], now_ms: int) -> Table:
-    table = Table(title=f"{len(records)} tasks", title_justify="left")
-    left = ("spider", "state", "mode", "sender")
-    columns = "task spider state age pages items errors queued flight procs mode sender"
-    for name in columns.split():
-        table.add_column(name, justify="left" if name in left else "right")
+    table = _table(
+        f"tasks: {len(records)}",
+        left="spider state sender",
+        right="task age pages items errors queued flight procs",
+        order="task spider state age pages items errors queued flight procs sender",
+    )
     for record in records:
-        state = record.state.value + (f" ({record.reason})" if record.reason else "")
-        sender = f"{_ago(record.sender_ms, now_ms)} ago" if record.is_attached and not record.ended_ms else ""
+        state = record.state.value + (f": {record.reason}" if record.reason not in ("", "finished") else "")
+        sender = "detached"
+        if record.is_attached:
+            sender = "attached" if record.ended_ms else f"seen {_ago(record.sender_ms, now_ms)} ago"
         table.add_row(
             str(record.taskid),
             record.spider,
@@ -119,7 +140,6 @@ def _task_table(records: list[TaskRecord], now_ms: int) -> Table:
             str(record.queued),
             str(record.leased),
             str(record.processes),
-            "attached" if record.is_attached else "detached",
             sender,
         )
     return table
