@@ -13,23 +13,19 @@ import hashlib
 import json
 import os
 import re
-import site
 import stat
-import sys
-import sysconfig
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from pathspec import GitIgnoreSpec, RegexPattern
-
 from vscrapy.errors import BundleError
+from vscrapy.ignore import IGNORE_FILE, Rules, never_travels, rules_above
+from vscrapy.localmodules import OutsideRoot
 from vscrapy.model import BundleFile, BundleRoot, Manifest
 
 #: Bytes that a bundle may have when nothing is configured: the sum of its files' sizes.
@@ -37,9 +33,6 @@ LIMIT_BYTES = 64 * 1024 * 1024
 
 #: Name of the setting that replaces LIMIT_BYTES, for messages.
 LIMIT_SETTING = "VSCRAPY_BUNDLE_LIMIT"
-
-#: The project's own list of what stays at home, in the syntax of ``.gitignore``.
-IGNORE_FILE = ".vscrapyignore"
 
 #: Largest files that the message about a bundle over its limit names.
 _LARGEST_COUNT = 10
@@ -56,12 +49,6 @@ _CACHE_ENTRIES = 100_000
 
 _CACHE_FILE = "bundle-hashes.json"
 
-#: History and secrets: no rule brings these back.
-_NEVER = re.compile(r"\.git|\.hg|\.svn|\.env(\..*)?", re.DOTALL)
-
-#: Names of the directories that installers fill, in any environment.
-_INSTALL_NAMES = ("site-packages", "dist-packages")
-
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ROOT_NAME = re.compile(r"[a-z0-9-]+")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -76,15 +63,6 @@ class Bundle:
     paths: Mapping[str, Path]
 
 
-@dataclass(frozen=True, slots=True)
-class OutsideRoot:
-    """A directory beyond the project that local modules were imported from."""
-
-    directory: Path
-    #: The top-level packages and modules that were imported; only these travel.
-    names: tuple[str, ...]
-
-
 def collect(
     project_dir: Path,
     *,
@@ -93,6 +71,7 @@ def collect(
     cache_dir: Path | None = None,
     limit_bytes: int = LIMIT_BYTES,
     exclude: Collection[Path] = (),
+    stand_in: Callable[[Path], Path] | None = None,
 ) -> Bundle:
     """
     List and hash the files of a project, without those that its ignore files or vscrapy leave out.
@@ -101,9 +80,11 @@ def collect(
 
     Args:
         working_directory: A directory in the project, which the crawl is to run in.
-        outside_roots: What ``find_outside_roots`` gave; their order is the order on ``sys.path``.
+        outside_roots: What ``localmodules.find_outside_roots`` gave; their order is the order on ``sys.path``.
         cache_dir: Where to remember hashes; without it every file is read.
         exclude: Files and directories that this very run writes.
+        stand_in: Names the file that travels in the place of the one it is given, under its name: its
+            content and mode, as long as the bundle is in use. What needs no other is given back.
 
     Raises:
         BundleError: A file cannot be read, has a name that cannot travel, or the bundle is over its limit.
@@ -114,6 +95,8 @@ def collect(
     for number, root in enumerate(outside_roots):
         found[f"outside-{number}"] = sorted(_walk_outside(root, left_out), key=_by_name)
     _require_size([file for files in found.values() for file in files], limit_bytes)
+    if stand_in is not None:
+        found = {name: [_replaced(file, stand_in) for file in files] for name, files in found.items()}
     with _hash_cache(cache_dir) as hashes:
         roots = {name: [(file, _hashed(file, hashes)) for file in files] for name, files in found.items()}
     manifest = Manifest(
@@ -122,33 +105,6 @@ def collect(
     )
     _check(manifest, limit_bytes)
     return Bundle(manifest, {file.sha256: at.path for pairs in roots.values() for at, file in pairs})
-
-
-def find_outside_roots(project_dir: Path, modules: Mapping[str, ModuleType]) -> list[OutsideRoot]:
-    """
-    Name the directories beyond the project that local modules were imported from.
-
-    Local is what is neither Python's own nor installed: siblings of the project, PYTHONPATH,
-    editable installs. A module whose file does not lie where its name says is left out.
-
-    Args:
-        modules: ``sys.modules``, once the project is loaded.
-
-    Returns:
-        The roots in the order of ``sys.path``, those that are not on it last.
-    """
-    names: dict[Path, set[str]] = {}
-    for name, module in list(modules.items()):
-        top = name.partition(".")[0]
-        directory = _import_directory(name, module)
-        if directory is not None and top not in ("vscrapy", "__main__", "__mp_main__"):
-            names.setdefault(directory, set()).add(top)
-    local = _local_directories(names, Path(os.path.realpath(project_dir)))
-    order = {os.path.realpath(entry): index for index, entry in reversed(list(enumerate(sys.path)))}
-    merged: dict[Path, set[str]] = {}
-    for directory in sorted(local, key=lambda path: (order.get(os.path.realpath(path), len(order)), path)):
-        merged.setdefault(Path(os.path.realpath(directory)), set()).update(names[directory])
-    return [OutsideRoot(directory, tuple(sorted(tops))) for directory, tops in merged.items()]
 
 
 def unpack(manifest: Manifest, fetch: Callable[[str], bytes], target: Path, *, limit_bytes: int) -> None:
@@ -205,150 +161,6 @@ def tree_hash(manifest: Manifest) -> str:
     return hashlib.sha256(manifest_to_json(manifest).encode()).hexdigest()
 
 
-# --- Ignore files
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """One line of an ignore file."""
-
-    pattern: RegexPattern
-    is_directory_only: bool
-
-    def matches(self, path: str, *, is_directory: bool) -> bool:
-        """Does the line match this very path, and not only a directory above it?"""
-        if self.is_directory_only and not is_directory:
-            return False
-        result = self.pattern.match_file(path)
-        # The one capturing group of pathspec's expressions marks a match by a directory above.
-        return result is not None and result.match.lastindex is None
-
-
-@dataclass(frozen=True, slots=True)
-class _IgnoreFile:
-    """The rules of one ignore file, for the paths below its directory."""
-
-    directory: Path
-    rules: tuple[_Rule, ...]
-    #: Directories to look into although they are ignored: a ``!`` line names something below them.
-    passages: tuple[_Rule, ...]
-
-    def verdict(self, path: Path, *, is_directory: bool) -> bool | None:
-        """Ignored, brought back, or not spoken of; the last line that matches has it."""
-        below = path.relative_to(self.directory).as_posix()
-        for rule in reversed(self.rules):
-            if rule.matches(below, is_directory=is_directory):
-                return rule.pattern.include
-        return None
-
-    def leads_through(self, path: Path) -> bool:
-        """Does a ``!`` line name something below this directory?"""
-        below = path.relative_to(self.directory).as_posix()
-        return any(rule.matches(below, is_directory=True) for rule in self.passages)
-
-
-def _compile(lines: Iterable[str]) -> tuple[_Rule, ...]:
-    """Compile the lines that are rules; git drops malformed ones in silence, so do we."""
-    rules = []
-    for line in lines:
-        text = line if line.endswith("\\ ") else line.rstrip()
-        # pathspec sees files only, and lets a trailing slash match all that is below. The walk asks for
-        # each directory itself, as git does, and needs the answer for the path alone.
-        with contextlib.suppress(ValueError, re.error):
-            for pattern in GitIgnoreSpec.from_lines([text.removesuffix("/")]).patterns:
-                if pattern.include is not None:
-                    rules.append(_Rule(pattern, is_directory_only=text.endswith("/")))
-    return tuple(rules)
-
-
-def _passages(line: str) -> list[str]:
-    """
-    Name the directories that lead to what a ``!`` line brings back: ``!/a/b/c`` gives ``/a/`` and ``/a/b/``.
-
-    A line that may match anywhere (``!*.csv``) opens no ignored directory; else one such line
-    would make us search every ``node_modules``.
-    """
-    path = line.strip().removeprefix("!").rstrip("/")
-    if not line.startswith("!") or "/" not in path or path.startswith("**"):
-        return []
-    parts = path.removeprefix("/").split("/")
-    return [f"/{'/'.join(parts[:depth])}/" for depth in range(1, len(parts))]
-
-
-def _read_ignore_file(directory: Path, name: str) -> tuple[_IgnoreFile, ...]:
-    """Read one ignore file, as a tuple of one, or of none where there is none."""
-    path = directory / name
-    if not path.is_file():
-        return ()
-    with _disk_errors_named(path):
-        lines = path.read_text("utf-8-sig", "surrogateescape").split("\n")
-    passages = [passage for line in lines for passage in _passages(line)]
-    return (_IgnoreFile(directory, _compile(lines), _compile(passages)),)
-
-
-#: Caches and outputs; only ``.vscrapyignore`` brings these back.
-_OUTPUTS = _compile(
-    (
-        "__pycache__/",
-        "*.pyc",
-        ".mypy_cache/",
-        ".ruff_cache/",
-        ".pytest_cache/",
-        ".tox/",
-        ".nox/",
-        "node_modules/",
-        ".scrapy/",
-        "*.egg-info",
-        ".DS_Store",
-    )
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """All that is in force in one directory, outermost first."""
-
-    git: tuple[_IgnoreFile, ...] = ()
-    ours: tuple[_IgnoreFile, ...] = ()
-
-    def inside(self, directory: Path) -> _Rules:
-        """Add what this directory's own ignore files say."""
-        return _Rules(
-            self.git + _read_ignore_file(directory, ".gitignore"),
-            self.ours + _read_ignore_file(directory, IGNORE_FILE),
-        )
-
-    def is_ignored(self, path: Path, *, is_directory: bool, is_parent_ignored: bool = False) -> bool:
-        """Ask ours, which has the last word; then outputs, which git's cannot bring back; then git's."""
-        verdict = _last_verdict(self.ours, path, is_directory)
-        if verdict is not None:
-            return verdict
-        if is_parent_ignored or any(rule.matches(path.name, is_directory=is_directory) for rule in _OUTPUTS):
-            return True
-        return bool(_last_verdict(self.git, path, is_directory))
-
-    def leads_through(self, directory: Path) -> bool:
-        """Is this ignored directory worth a look, for something below it that is brought back?"""
-        return any(file.leads_through(directory) for file in self.ours)
-
-
-def _last_verdict(files: tuple[_IgnoreFile, ...], path: Path, is_directory: bool) -> bool | None:
-    verdicts = (file.verdict(path, is_directory=is_directory) for file in reversed(files))
-    return next((verdict for verdict in verdicts if verdict is not None), None)
-
-
-def _rules_above(root: Path) -> _Rules:
-    """Read the ``.gitignore`` files from git's top level down to *root*, unless they ignore all of *root*."""
-    top = next((path for path in (root, *root.parents) if (path / ".git").exists()), root)
-    rules = _Rules()
-    way_down = [path for path in (*reversed(root.parents), root) if top in path.parents]
-    for child in way_down:
-        rules = _Rules(rules.git + _read_ignore_file(child.parent, ".gitignore"))
-        if rules.is_ignored(child, is_directory=True):
-            return _Rules()
-    return rules
-
-
 # --- The walk
 
 
@@ -370,7 +182,7 @@ class _Directory:
     path: Path
     #: Path below its root, with ``/`` at its end; empty for the root.
     prefix: str
-    rules: _Rules
+    rules: Rules
     #: Its real path, and those of all that it lies in, links counted: none of them is entered again.
     real: str
     chain: frozenset[str]
@@ -385,7 +197,7 @@ def _by_name(file: _Found) -> str:
 
 def _start(root: Path) -> _Directory:
     chain = frozenset(str(path) for path in (root, *root.parents))
-    return _Directory(root, "", _rules_above(root), str(root), chain, root)
+    return _Directory(root, "", rules_above(root), str(root), chain, root)
 
 
 def _walk(directory: _Directory, left_out: frozenset[str]) -> Iterator[_Found]:
@@ -407,7 +219,7 @@ def _walk(directory: _Directory, left_out: frozenset[str]) -> Iterator[_Found]:
 
 
 def _descend(
-    parent: _Directory, path: Path, rules: _Rules, is_ignored: bool, left_out: frozenset[str]
+    parent: _Directory, path: Path, rules: Rules, is_ignored: bool, left_out: frozenset[str]
 ) -> Iterator[_Found]:
     """Walk a directory within another, unless the way leads in a circle or into a virtual environment."""
     real = os.path.realpath(path)
@@ -439,7 +251,7 @@ def _walk_outside(root: OutsideRoot, left_out: frozenset[str]) -> Iterator[_Foun
 def _status(path: Path, parent: _Directory, left_out: frozenset[str], *, is_link: bool) -> os.stat_result | None:
     """Look at a file or directory, through links; None for what never travels, whatever the rules say."""
     real = os.path.realpath(path) if is_link else os.path.join(parent.real, path.name)
-    if real in left_out or _NEVER.fullmatch(path.name) or (is_link and _is_secret(Path(real), parent.root)):
+    if real in left_out or never_travels(path.name) or (is_link and _is_secret(Path(real), parent.root)):
         return None
     try:
         status = path.stat()
@@ -452,7 +264,14 @@ def _status(path: Path, parent: _Directory, left_out: frozenset[str], *, is_link
 
 def _is_secret(real: Path, root: Path) -> bool:
     parts = real.relative_to(root).parts if real.is_relative_to(root) else (real.name,)
-    return any(_NEVER.fullmatch(part) for part in parts)
+    return any(never_travels(part) for part in parts)
+
+
+def _replaced(file: _Found, stand_in: Callable[[Path], Path]) -> _Found:
+    """Take the content of another file, if there is one for this."""
+    with _disk_errors_named(file.path):
+        path = stand_in(file.path)
+        return file if path == file.path else replace(file, path=path, status=path.stat())
 
 
 def _real_directory(path: Path) -> Path:
@@ -565,43 +384,6 @@ def _hashed(file: _Found, hashes: _Hashes) -> BundleFile:
         if size_bytes == file.status.st_size:
             hashes.put(file, sha256)
     return BundleFile(file.name, sha256, size_bytes, bool(file.status.st_mode & stat.S_IXUSR))
-
-
-# --- Imported modules
-
-
-def _import_directory(name: str, module: ModuleType) -> Path | None:
-    """Return the directory on ``sys.path`` that a module came from, if its file lies where its name says."""
-    # From its dictionary: a lazy module's __getattr__ would import.
-    origin = getattr(module, "__dict__", {}).get("__file__")
-    if not isinstance(origin, str):
-        return None
-    file, parts = Path(os.path.abspath(origin)), name.split(".")
-    stem = file.name.partition(".")[0]
-    place = file.parent if stem == "__init__" else file.parent / stem
-    return place.parents[len(parts) - 1] if place.parts[-len(parts) :] == tuple(parts) else None
-
-
-def _library_directories() -> frozenset[Path]:
-    """Name the directories of Python itself and of what is installed, as they are spelled and as they are."""
-    paths = sysconfig.get_paths()
-    names = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
-    names.update(site.getsitepackages(), [site.getusersitepackages()])
-    for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix):
-        names.update(os.path.join(prefix, library) for library in ("lib", "lib64", "Lib"))
-    return frozenset(Path(path) for name in names for path in (os.path.abspath(name), os.path.realpath(name)))
-
-
-def _local_directories(directories: Iterable[Path], project: Path) -> list[Path]:
-    """Keep what is neither in the project nor, as it is spelled or as links lead, among the libraries."""
-    libraries, local = _library_directories(), []
-    for directory in directories:
-        real = Path(os.path.realpath(directory))
-        around = {directory, *directory.parents, real, *real.parents}
-        is_installed = around & libraries or any(path.name in _INSTALL_NAMES for path in around)
-        if not is_installed and real.is_dir() and not real.is_relative_to(project):
-            local.append(directory)
-    return local
 
 
 # --- What a manifest may say

@@ -56,8 +56,8 @@ def _scrapy(args: list[str]) -> int:
     if names[:1] in (["crawl"], ["runspider"]):
         from vscrapy.commands.crawl import replace
 
-        internals.execute(["scrapy", *args], replace)
-    internals.execute(["scrapy", *args], lambda commands: None)
+        internals.execute(["scrapy", *args], replace, is_ours=True)
+    internals.execute(["scrapy", *args], lambda commands: None, is_ours=False)
     return 0
 
 

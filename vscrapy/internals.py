@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import scrapy
 import scrapy.cmdline
+import scrapy.commands
 import scrapy.crawler
+from scrapy.core.downloader import Downloader, Slot
 from scrapy.core.engine import ExecutionEngine, _Slot
 from scrapy.core.scraper import Scraper
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
@@ -54,6 +56,8 @@ def check() -> None:
         (_Slot, "remove_request"),
         (_Slot, "add_request"),
         (Scraper, "enqueue_scrape"),
+        (Downloader, "_process_queue"),
+        (Downloader, "_get_slot"),
         (RobotsTxtMiddleware, "_parse_robots"),
         (RobotsTxtMiddleware, "_robots_error"),
         (scrapy.cmdline, "_get_commands_dict"),
@@ -166,6 +170,90 @@ def know_robots(middleware: Any, site: str, body: bytes | None) -> None:
         middleware._parsers[site] = parser
 
 
+class DownloadSlots:
+    """The downloader's slots: the limits that the project gives them, and what this process may use of them."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._downloader: Any = crawler.engine.downloader
+        self._strict: dict[str, bool] = {}
+        self._strict_default = False
+        self._hook()
+
+    @property
+    def most(self) -> int:
+        """Concurrent downloads of a slot; 0: no limit."""
+        return int(self._downloader.ip_concurrency or self._downloader.domain_concurrency)
+
+    @property
+    def special(self) -> dict[str, dict[str, Any]]:
+        """The project's DOWNLOAD_SLOTS."""
+        return dict(self._downloader.per_slot_settings)
+
+    def running(self, slot: str | None) -> int:
+        """Downloads of a slot that have begun and not ended; None: of the slot with the most."""
+        slots = self._downloader.slots
+        if slot is not None:
+            return _running(slots[slot]) if slot in slots else 0
+        return max((_running(found) for found in slots.values()), default=0)
+
+    def limit(self, slot: str | None, most: int, *, is_strict: bool) -> None:
+        """
+        Run no more downloads of a slot than *most* at once; None: of any slot.
+
+        Args:
+            is_strict: Never more; else as Scrapy does, which with asyncio starts some too many.
+        """
+        downloader = self._downloader
+        if slot is None:
+            downloader.domain_concurrency = most
+            if downloader.ip_concurrency:
+                downloader.ip_concurrency = most
+            self._strict_default = is_strict
+            found = list(downloader.slots.values())
+        else:
+            special = downloader.per_slot_settings
+            special[slot] = {**special.get(slot, {}), "concurrency": most}
+            self._strict[slot] = is_strict
+            found = [downloader.slots[slot]] if slot in downloader.slots else []
+        for each in found:
+            each.concurrency = most
+            _make_strict(each, is_strict)
+            downloader._process_queue(each)
+
+    def _hook(self) -> None:
+        """Let slots that are made later have their strictness, too."""
+        downloader = self._downloader
+        get_slot = downloader._get_slot
+
+        def hooked(*args: Any, **kwargs: Any) -> tuple[str, Any]:
+            n_slots = len(downloader.slots)
+            key, slot = get_slot(*args, **kwargs)
+            if len(downloader.slots) != n_slots:
+                _make_strict(slot, self._strict.get(key, self._strict_default))
+            return key, slot
+
+        downloader._get_slot = hooked
+
+
+class _StrictSlot(Slot):
+    """A downloader slot that counts a download as begun when it leaves the queue, not when its task first runs."""
+
+    __slots__ = ()
+
+    def free_transfer_slots(self) -> int:
+        return self.concurrency - _running(self)
+
+
+def _make_strict(slot: Any, is_strict: bool) -> None:
+    # The class of the object, for Scrapy's slots take no attributes; both classes have the same layout.
+    slot.__class__ = _StrictSlot if is_strict else Slot
+
+
+def _running(slot: Any) -> int:
+    # Not slot.transferring: with asyncio, a download is in neither it nor the queue until its task's first step.
+    return len(slot.active) - len(slot.queue)
+
+
 def slot_key(crawler: Crawler, request: Request) -> str:
     """The downloader slot that a request belongs to."""
     engine: Any = crawler.engine
@@ -230,12 +318,13 @@ def load_spider(settings: BaseSettings, name: str) -> type[Spider]:
     return spider
 
 
-def execute(argv: list[str], replace: Callable[[dict[str, ScrapyCommand]], None]) -> None:
+def execute(argv: list[str], replace: Callable[[dict[str, ScrapyCommand]], None], *, is_ours: bool) -> None:
     """
     Run Scrapy's command line with some of its commands replaced.
 
     Args:
         replace: Gets the commands that are available here, by name, and may change them.
+        is_ours: The command that will run is one of the replaced ones.
 
     Raises:
         SystemExit: Always, with the exit code.
@@ -247,8 +336,16 @@ def execute(argv: list[str], replace: Callable[[dict[str, ScrapyCommand]], None]
         replace(found)
         return found
 
-    scrapy.cmdline._get_commands_dict = commands
+    replaced: dict[str, Any] = {"_get_commands_dict": commands}
+    if not hasattr(scrapy.commands.ScrapyCommand, "requires_crawler_process"):
+        # Before Scrapy 2.14 each command gets a CrawlerProcess, which speaks as it is made; ours make their own.
+        process = getattr(scrapy.cmdline, "CrawlerProcess")  # noqa: B009 - imported there, not exported
+        replaced["CrawlerProcess"] = lambda settings: None if is_ours else process(settings)
+    originals = {name: getattr(scrapy.cmdline, name) for name in replaced}
     try:
+        for name, value in replaced.items():
+            setattr(scrapy.cmdline, name, value)
         scrapy.cmdline.execute(argv)
     finally:
-        scrapy.cmdline._get_commands_dict = original
+        for name, value in originals.items():
+            setattr(scrapy.cmdline, name, value)

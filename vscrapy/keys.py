@@ -84,6 +84,16 @@ def stat_values(taskid: int) -> str:
     return prefix(taskid) + "stat_values"
 
 
+def limits(taskid: int) -> str:
+    """HASH downloader slot -> "most:delay_ms", of slots with limits of their own. Live."""
+    return prefix(taskid) + "limits"
+
+
+def starved(taskid: int) -> str:
+    """SET of crawl processes that find nothing to lease although requests wait. Live."""
+    return prefix(taskid) + "starved"
+
+
 def facts(taskid: int) -> str:
     """HASH id -> value: cookies and robots.txt, known to all crawl processes of the task. Live."""
     return prefix(taskid) + "facts"
@@ -115,4 +125,8 @@ def sender(taskid: int) -> str:
 #   <prefix>queues:SLOT       ZSET queue name -> -priority; queue name: priority, and "s" for start requests
 #   <prefix>queue:SLOT:QUEUE  LIST of payloads; pushed right, popped right (LIFO) or left (FIFO)
 #   <prefix>slots             SET of all downloader slots that ever had a queue, for the deletion
+#   <prefix>holders:SLOT      HASH process -> its share of the slot's concurrency; processes with leases of it
+#   <prefix>held:SLOT         HASH process -> its leases of the slot
+#   <prefix>waiters:SLOT      SET of processes that wait for a share; <prefix>contended: SET of such slots
+#   <prefix>released          HASH slot with a delay -> when its last holder left it (ms), and who that was
 #   <prefix>seen:BUCKET       SET of integers: 64 bits of each fingerprint seen; 0 <= BUCKET < SEEN_BUCKETS

@@ -22,6 +22,7 @@ from redis.retry import Retry
 import vscrapy
 from vscrapy import embedded
 from vscrapy.commands import shutdown as shutdown_command
+from vscrapy.embedded import daemon, raw, server
 from vscrapy.errors import EmbeddedError
 from vscrapy.model import Endpoint
 
@@ -239,8 +240,8 @@ def test_ensure_leaves_a_server_alone_that_is_only_slow(home: Path, monkeypatch:
     """A stopped or busy server is not a lost one: no second one, no kill, an error."""
     embedded.ensure(home)
     pid = server_pid(home)
-    monkeypatch.setattr(embedded, "START_S", 0.5)
-    monkeypatch.setattr(embedded, "REPLY_S", 0.1)
+    monkeypatch.setattr(server, "START_S", 0.5)
+    monkeypatch.setattr(raw, "REPLY_S", 0.1)
     os.kill(pid, signal.SIGSTOP)
     try:
         with pytest.raises(EmbeddedError, match="busy"):
@@ -352,14 +353,33 @@ def test_find_gives_the_endpoint_only_while_the_server_runs(home: Path) -> None:
 
 
 def test_describe_says_in_one_line_whether_the_server_runs(home: Path) -> None:
-    """With its pid and socket while it runs, and never with the password."""
+    """With its pid while it runs, and never with the password."""
     assert "not running" in embedded.describe(home)
     endpoint = embedded.ensure(home)
     line = embedded.describe(home)
-    assert f"pid {server_pid(home)}" in line
-    assert str(home / "valkey" / "valkey.sock") in line
+    assert f"running, pid {server_pid(home)}," in line
     assert endpoint.secret not in line
     assert len(line.splitlines()) == 1
+
+
+def test_describe_says_how_much_is_kept_and_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data and logs, each in a unit that suits it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "valkey" / "appendonlydir").mkdir(parents=True, mode=0o700)
+    (tmp_path / "valkey" / "appendonlydir" / "1.aof").write_bytes(bytes(2_300_000))
+    (tmp_path / "valkey" / "valkey.log").write_bytes(bytes(900))
+    (tmp_path / "worker.log").write_bytes(bytes(300))
+    line = embedded.describe(tmp_path)
+    assert line.startswith("embedded server: not running, 2.3 MB of data, 1.2 kB of logs in ")
+    assert line.endswith(str(tmp_path)[-20:])
+
+
+def test_describe_fits_into_a_hundred_characters_for_a_long_home(long_home: Path) -> None:
+    """The end of the path stays, since it tells homes apart."""
+    embedded.ensure(long_home)
+    line = embedded.describe(long_home)
+    assert len(line) == 100
+    assert line.endswith("long/home")
 
 
 # --- the worker ---------------------------------------------------------------------------------------------------
@@ -370,6 +390,36 @@ def test_ensure_worker_starts_nothing_when_one_is_live(home: Path) -> None:
     endpoint = embedded.ensure(home)
     assert not embedded.ensure_worker(home, endpoint, slots=1, idle_exit_s=60, is_live=lambda: True)
     assert list(processes_below(home)) == [server_pid(home)]
+
+
+def environ_of(pid: int) -> dict[str, str]:
+    """Read the environment that a process was started with (Linux)."""
+    lines = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(line.split("=", 1) for line in lines if line)
+
+
+def test_ensure_worker_starts_it_free_of_the_senders_surroundings(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It outlives this sender: neither the project, nor PYTHONPATH, nor another Redis, nor its directory count."""
+    endpoint = embedded.ensure(home)
+    (home / "json.py").write_text("raise SystemExit('a module of the working directory was imported')")
+    removed = ("SCRAPY_SETTINGS_MODULE", "SCRAPY_PROJECT", "PYTHONPATH", "VSCRAPY_REDIS_URL", "VSCRAPY_SECRET")
+    for name in removed:
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("VX_KEPT", "1")
+
+    def is_live() -> bool:
+        return embedded.running(home).worker_pid is not None
+
+    assert embedded.ensure_worker(home, endpoint, slots=1, idle_exit_s=60, is_live=is_live)
+    pid = embedded.running(home).worker_pid
+    assert pid is not None
+    environ = environ_of(pid)
+    assert not environ.keys() & set(removed)
+    assert (environ["VX_KEPT"], environ["VSCRAPY_HOME"]) == ("1", str(home))
+    embedded.shutdown(home)
+    wait_until(lambda: not processes_below(home))  # its template ends right after it
 
 
 # --- shutdown -----------------------------------------------------------------------------------------------------
@@ -446,7 +496,7 @@ def test_shutdown_kills_the_group_of_a_worker_that_does_not_listen(
 ) -> None:
     """After its time is up, the worker goes with all of its group."""
     home.mkdir()
-    monkeypatch.setattr(embedded, "STOP_S", 0.2)
+    monkeypatch.setattr(daemon, "STOP_S", 0.2)
     with start_stand_in(home, STUBBORN, "vscrapy", "worker") as worker:
         assert embedded.shutdown(home)
         assert worker.wait(DEADLINE_S) == -signal.SIGKILL

@@ -20,8 +20,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vscrapy import bundle
-from vscrapy.bundle import OutsideRoot
 from vscrapy.errors import BundleError
+from vscrapy.localmodules import OutsideRoot, find_outside_roots, find_project_paths
 from vscrapy.model import BundleFile, BundleRoot, Manifest
 
 MIB = 1024 * 1024
@@ -114,6 +114,21 @@ class TestCollect:
         (project / "scrapy.cfg").chmod(0o755)
         files = {file.path: file.is_executable for file in collect(project).manifest.roots[0].files}
         assert files == {"books/spiders/one.py": False, "scrapy.cfg": True}
+
+    def test_collect_ships_a_stand_in_under_the_name_of_the_file(self, project: Path, tmp_path: Path) -> None:
+        """Content, hash, size and mode are the stand-in's; the name is the file's; all else is itself."""
+        other = write(tmp_path, {"other": "ONE = 2 # new"}) / "other"
+        other.chmod(0o755)
+        made = collect(project, stand_in=lambda path: other if path.name == "one.py" else path)
+        sha256 = hashlib.sha256(b"ONE = 2 # new").hexdigest()
+        assert made.manifest.roots[0].files[0] == BundleFile("books/spiders/one.py", sha256, 13, True)
+        assert made.manifest.roots[0].files[1] == collect(project).manifest.roots[0].files[1]
+        assert made.paths[sha256] == other
+
+    def test_collect_names_the_file_whose_stand_in_is_gone(self, project: Path, tmp_path: Path) -> None:
+        """A stand-in that cannot be read is an error with the path of the file it stands for."""
+        with pytest.raises(BundleError, match=r"one\.py cannot be used"):
+            collect(project, stand_in=lambda path: tmp_path / "gone" if path.name == "one.py" else path)
 
     def test_collect_names_a_file_that_cannot_be_read(self, project: Path) -> None:
         """An unreadable file is an error with its path in it."""
@@ -440,9 +455,7 @@ class TestOutsideRoots:
         names = ("vx_pkg/__init__.py", "vx_pkg/sub/__init__.py", "vx_pkg/sub/deep.py", "vx_mod.py", "vx_not.py")
         write(tmp_path / "lib", dict.fromkeys((*names, "vx_ns/part/mod.py"), ""))
         modules = load("vx_pkg.sub.deep", "vx_mod", "vx_ns.part.mod", path=[tmp_path / "lib"])
-        assert bundle.find_outside_roots(project, modules) == [
-            OutsideRoot(tmp_path / "lib", ("vx_mod", "vx_ns", "vx_pkg"))
-        ]
+        assert find_outside_roots(project, modules) == [OutsideRoot(tmp_path / "lib", ("vx_mod", "vx_ns", "vx_pkg"))]
 
     def test_find_outside_roots_leaves_out_the_project_and_what_is_installed(
         self, project: Path, tmp_path: Path, load: Callable[..., dict[str, ModuleType]]
@@ -453,7 +466,7 @@ class TestOutsideRoots:
         modules = load(
             "vx_own", "vx_src", "vx_inst", "json.tool", "scrapy", "vscrapy", path=[project, project / "src", site]
         )
-        roots = bundle.find_outside_roots(project, sys.modules | modules)
+        roots = find_outside_roots(project, sys.modules | modules)
         tops = {top for root in roots for top in root.names}
         assert not tops & {"vx_own", "vx_src", "vx_inst", "json", "scrapy", "vscrapy", "twisted", "__main__"}
 
@@ -463,7 +476,7 @@ class TestOutsideRoots:
         """The first directory on sys.path comes first, so the same module wins on the worker."""
         write(tmp_path, {"z/vx_z.py": "", "a/vx_a.py": ""})
         modules = load("vx_a", "vx_z", path=[tmp_path / "z", tmp_path / "a"])
-        roots = bundle.find_outside_roots(project, modules)
+        roots = find_outside_roots(project, modules)
         assert [root.directory.name for root in roots] == ["z", "a"]
 
     def test_find_outside_roots_finds_the_project_imported_as_a_package(
@@ -472,7 +485,7 @@ class TestOutsideRoots:
         """A project that is a package of its parent directory is needed under that name as well."""
         write(project, {"vx_inner.py": ""})
         modules = load("project.vx_inner", path=[tmp_path])
-        assert bundle.find_outside_roots(project, modules) == [OutsideRoot(tmp_path, ("project",))]
+        assert find_outside_roots(project, modules) == [OutsideRoot(tmp_path, ("project",))]
 
     def test_find_outside_roots_survives_strange_modules(self, project: Path, tmp_path: Path) -> None:
         """Modules without a file, with a file elsewhere, or from an archive are left out."""
@@ -480,7 +493,7 @@ class TestOutsideRoots:
         modules["vx_number"].__dict__["__file__"] = 3
         modules["vx_alias"].__file__ = str(tmp_path / "other.py")
         modules["vx_zip"].__file__ = str(write(tmp_path, {"x.zip": ""}) / "x.zip" / "vx_zip.py")
-        assert bundle.find_outside_roots(project, modules) == []
+        assert find_outside_roots(project, modules) == []
 
     def test_collect_ships_only_the_named_modules_of_an_outside_root(self, project: Path, tmp_path: Path) -> None:
         """A package travels with its data, a module alone, and their neighbours stay."""
@@ -497,6 +510,36 @@ class TestOutsideRoots:
         """A named module without a file is an error that names it."""
         with pytest.raises(BundleError, match="vx_gone"):
             collect(project, outside_roots=[OutsideRoot(tmp_path, ("vx_gone",))])
+
+
+class TestProjectPaths:
+    SHIPPED = ("scrapy.cfg", "src/books/items.py", "lib/extra.zip", "lib/one.py")
+
+    def test_find_project_paths_keeps_the_order_of_the_path(self, project: Path) -> None:
+        """Each directory or archive in the project is named once, and neither the project nor what is beyond it."""
+        path = [str(project / name) for name in ("lib/extra.zip", "src", ".", "lib", "src/", "..")]
+        assert find_project_paths(project, [*path, "/usr/lib"], self.SHIPPED) == ["lib/extra.zip", "src", "lib"]
+
+    def test_find_project_paths_leaves_out_what_does_not_travel(self, project: Path) -> None:
+        """The project's own virtual environment is no use on a worker, nor is a directory by half a name."""
+        path = [str(project / ".venv/lib/python3.11/site-packages"), str(project / "sr")]
+        assert find_project_paths(project, path, self.SHIPPED) == []
+
+    def test_find_project_paths_reads_relative_entries_from_the_working_directory(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An empty entry is the working directory, as it is for Python."""
+        (project / "src").mkdir()
+        monkeypatch.chdir(project / "src")
+        assert find_project_paths(project, ["", "../lib"], self.SHIPPED) == ["src", "lib"]
+
+    def test_find_project_paths_sees_through_links(self, project: Path, tmp_path: Path) -> None:
+        """A project reached by a link is the same; a directory linked into it travels, so its entry counts."""
+        write(tmp_path, {"shared/books/items.py": "", "project/lib/one.py": ""})
+        (project / "src").symlink_to(tmp_path / "shared")
+        (tmp_path / "link").symlink_to(project)
+        path = [str(tmp_path / "link" / "lib"), str(project / "src")]
+        assert find_project_paths(tmp_path / "link", path, self.SHIPPED) == ["lib", "src"]
 
 
 def is_plain(segment: str) -> bool:

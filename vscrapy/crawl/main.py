@@ -113,8 +113,10 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
 
 def _settings(job: dict[str, Any]) -> Settings:
     """The project's settings, with what stood on the command line."""
+    from scrapy.utils.conf import init_env
     from scrapy.utils.project import get_project_settings
 
+    init_env(os.environ.get("SCRAPY_PROJECT", "default"))  # puts the project on the import path
     settings = get_project_settings()
     if job["kind"] == "runspider":
         from scrapy.commands.runspider import Command

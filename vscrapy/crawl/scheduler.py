@@ -22,8 +22,9 @@ from twisted.internet.defer import Deferred
 from vscrapy.crawl.buffer import Buffer
 from vscrapy.crawl.facts import SharedFacts
 from vscrapy.crawl.origin import Origin, StartOutputs
+from vscrapy.crawl.politeness import Politeness
 from vscrapy.crawl.seen import Seen
-from vscrapy.crawl.session import Callbacks, Session
+from vscrapy.crawl.session import Callbacks, Outbox, Session
 from vscrapy.errors import NotVerified
 from vscrapy.internals import ORIGIN, EngineHooks, slot_key, thread_caller
 from vscrapy.states import TaskState
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vscrapy")
 
+#: Requests in flight at once where CONCURRENT_REQUESTS is 0: no limit.
+UNLIMITED: Final = 200
 #: Outputs of one callback that are held back until it is exhausted; beyond, they leave early.
 MOST_HELD: Final = 1000
 #: ``start()`` is read on only while fewer requests than this wait in the frontier.
@@ -54,7 +57,7 @@ class Scheduler(BaseScheduler):
     def __init__(self, crawler: Crawler) -> None:
         settings = crawler.settings
         self._crawler = crawler
-        self._capacity = settings.getint("CONCURRENT_REQUESTS")
+        self._capacity = settings.getint("CONCURRENT_REQUESTS") or UNLIMITED
         self._is_by_slot = issubclass(load_object(settings["SCHEDULER_PRIORITY_QUEUE"]), DownloaderAwarePriorityQueue)
         self._is_lifo = _is_lifo(settings["SCHEDULER_MEMORY_QUEUE"])
         start_queue = settings.get("SCHEDULER_START_MEMORY_QUEUE")
@@ -90,6 +93,7 @@ class Scheduler(BaseScheduler):
         self._hooks = EngineHooks(self._crawler, on_done=self._on_done, on_closing=self._on_closing)
         self._hooks.install()
         call = thread_caller()
+        self._politeness = Politeness(self._crawler, is_by_slot=self._is_by_slot)
         self._session = Session(
             self.place.frontier,
             self.place.tasks,
@@ -97,6 +101,7 @@ class Scheduler(BaseScheduler):
             capacity=self._capacity,
             is_lifo=self._is_lifo,
             is_start_lifo=self._is_start_lifo,
+            limits=self._politeness.limits,
             callbacks=Callbacks(self._on_joined, self._on_committed, self._on_session_closed),
             call=call,
         )
@@ -197,13 +202,14 @@ class Scheduler(BaseScheduler):
         if joined.state is TaskState.STOPPING:
             self._stop(joined.reason)
 
-    def _on_committed(self, reply: Committed, results: Sequence[Result], wanted: int) -> None:
+    def _on_committed(self, reply: Committed, outbox: Outbox, wanted: int) -> None:
         self._queued = reply.queued
         if wanted:
             self._is_asking = False
-        self._n_open_results -= len(results)
+        self._n_open_results -= len(outbox.results)
         self._shared.learn(reply.facts)
-        self._settle_requests(results, set(reply.duplicates), is_replayed=reply.is_replayed)
+        self._politeness.use(reply.shares, outbox.shares, self._session.lower_share)
+        self._settle_requests(outbox.results, set(reply.duplicates), is_replayed=reply.is_replayed)
         if reply.leases:
             if self._hooks.is_closing:
                 self._put([Result("back", lease.id) for lease in reply.leases])
@@ -232,6 +238,7 @@ class Scheduler(BaseScheduler):
             return
         origin.is_finished = True
         self._settle(origin)
+        self._politeness.settle(self._session.lower_share)
 
     def _on_closing(self, reason: str) -> None:
         if not (self._is_leaving or self._is_stopped_by_task):
@@ -417,7 +424,10 @@ def _is_lifo(queue: Any) -> bool:
     from queuelib import queue as queuelib
 
     fifo = (queuelib.FifoMemoryQueue, queuelib.FifoDiskQueue, queuelib.FifoSQLiteQueue)
-    return not issubclass(load_object(queue), fifo)
+    # queuelib derives some of its LIFO queues from the FIFO ones.
+    lifo = (queuelib.LifoMemoryQueue, queuelib.LifoDiskQueue, queuelib.LifoSQLiteQueue)
+    cls = load_object(queue)
+    return issubclass(cls, lifo) or not issubclass(cls, fifo)
 
 
 def bound(place: Place) -> type[Scheduler]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy.errors import Fenced, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.states import StopMode
-from vscrapy.store.frontier import Committed, Frontier, Joined, Result, StatsDelta
+from vscrapy.store.frontier import Committed, Frontier, Joined, Limits, Result, StatsDelta
 
 if TYPE_CHECKING:
     from vscrapy.store.tasks import Tasks
@@ -50,6 +50,7 @@ class Outbox:
     lowered: dict[str, int | float] = field(default_factory=dict)
     stat_values: str = ""
     facts: dict[str, str] = field(default_factory=dict)
+    shares: dict[str, int] = field(default_factory=dict)
 
     def add_stats(self, delta: StatsDelta, stat_values: str) -> None:
         """Put changes of stats on top of those that wait."""
@@ -69,7 +70,9 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """Is there nothing to commit?"""
-        return not (self.results or self.added or self.raised or self.lowered or self.stat_values or self.facts)
+        return not (
+            self.results or self.added or self.raised or self.lowered or self.stat_values or self.facts or self.shares
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,8 @@ class Callbacks:
     """What is called in the reactor's thread."""
 
     on_joined: Callable[[Joined], None]
-    #: With the reply, the results that were committed with it, and the leases that were asked for.
-    on_committed: Callable[[Committed, Sequence[Result], int], None]
+    #: With the reply, what was committed with it, and the leases that were asked for.
+    on_committed: Callable[[Committed, Outbox, int], None]
     on_closed: Callable[[], None]
 
 
@@ -99,13 +102,16 @@ class Session:
         capacity: int,
         is_lifo: bool,
         is_start_lifo: bool,
+        limits: Limits,
         callbacks: Callbacks,
         call: Callable[..., Any],
     ) -> None:
         self._frontier = frontier
         self._tasks = tasks
         self._taskid = taskid
-        self._join = partial(frontier.join, capacity=capacity, is_lifo=is_lifo, is_start_lifo=is_start_lifo)
+        self._join = partial(
+            frontier.join, capacity=capacity, is_lifo=is_lifo, is_start_lifo=is_start_lifo, limits=limits
+        )
         self._callbacks = callbacks
         self._call = call
         self._condition = threading.Condition()
@@ -139,6 +145,12 @@ class Session:
         """Let all crawl processes of the task know; before, or together with, the requests put after this."""
         with self._condition:
             self._outbox.facts[fact] = value
+            self._condition.notify()
+
+    def lower_share(self, slot: str, share: int) -> None:
+        """Say that no more than *share* downloads of this slot run here any more."""
+        with self._condition:
+            self._outbox.shares[slot] = share
             self._condition.notify()
 
     def knows_better(self, fact: str) -> bool:
@@ -199,7 +211,7 @@ class Session:
             self._held.difference_update(r.id for r in outbox.results if r.what in ("done", "back"))
             self._fact_version = reply.fact_version
             self._pace(reply, wanted)
-            self._call(self._callbacks.on_committed, reply, outbox.results, wanted)
+            self._call(self._callbacks.on_committed, reply, outbox, wanted)
         self._call(self._callbacks.on_closed)
 
     def _next(self) -> tuple[Outbox, int, str | None, bool]:
@@ -223,6 +235,8 @@ class Session:
     def _pace(self, reply: Committed, wanted: int) -> None:
         """After an empty reply, wait before asking again; results that are committed ask along at once."""
         if not wanted:
+            if reply.queued:
+                self._hungry_from_s = 0.0  # these results had requests, or somebody's had: the next to ask gets some
             return
         if reply.leases:
             self._hungry_pause_s = 0.0
@@ -241,6 +255,7 @@ class Session:
             stat_values=outbox.stat_values,
             facts=outbox.facts,
             fact_version=self._fact_version,
+            shares=outbox.shares,
             wanted=wanted,
         )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Collection, Mapping
@@ -13,8 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vscrapy import bundle, config
+from vscrapy import bundle, config, localmodules
 from vscrapy.errors import ConfigError
+from vscrapy.localmodules import OutsideRoot
 from vscrapy.model import PROTOCOL
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import LOG_KEEP
@@ -34,6 +37,10 @@ BUNDLE_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _SCRAPY_ENV: Final = ("SCRAPY_SETTINGS_MODULE", "SCRAPY_PROJECT")
 #: Settings of the command line that concern the sender alone.
 _STAYS_HERE: Final = frozenset({"FEEDS", "LOG_FILE", "LOG_ENABLED", "JOBDIR"})
+#: What ``[vscrapy]`` of a scrapy.cfg holds for the sender alone: a password, and the key of all signatures.
+_CFG_SECRETS: Final = frozenset({"redis", "secret"})
+#: A section's head, as configparser has it.
+_CFG_HEAD: Final = re.compile(r"\[(.+)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +85,8 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         BundleError: The project is too large, or a file cannot be read.
         ConfigError: A setting of the command line cannot travel.
     """
-    with tempfile.TemporaryDirectory(prefix="vscrapy-") as nothing:
-        made = _collect(order, settings, exclude, Path(nothing))
+    with tempfile.TemporaryDirectory(prefix="vscrapy-") as scratch:
+        made = _collect(order, settings, exclude, Path(scratch))
         sent_bytes = Blobs(store).put(made.bundle.paths)
     tasks = Tasks(store)
     taskid = tasks.new_id()
@@ -97,6 +104,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         "pipelines": order.pipelines,
         "manifest": bundle.manifest_to_json(made.bundle.manifest),
         "working_directory": made.bundle.manifest.working_directory,
+        "project_paths": made.project_paths,
         "import_roots": [root.name for root in made.bundle.manifest.roots if root.name != "project"],
         "versions": {
             "python": platform.python_version(),
@@ -121,17 +129,29 @@ class _Collected:
     bundle: bundle.Bundle
     #: Where the file of ``runspider`` is, below the unpacked bundle.
     file: str
+    #: What lies on ``sys.path`` in the project, except itself, below it, with ``/``.
+    project_paths: list[str]
 
 
-def _collect(order: Order, settings: BaseSettings, exclude: Collection[Path], nothing: Path) -> _Collected:
+def _collect(order: Order, settings: BaseSettings, exclude: Collection[Path], scratch: Path) -> _Collected:
+    """
+    Make the bundle.
+
+    Args:
+        scratch: An empty directory: the project, where there is none, and the place of stripped copies. It is
+            to stay until the bundle's files have been sent.
+    """
     project = project_dir()
     working = Path.cwd()
     if project is None and order.kind == "crawl":
         project = working  # only SCRAPY_SETTINGS_MODULE tells of the project
+    nothing, copies = scratch / "nothing", scratch / "copies"
+    nothing.mkdir()
+    copies.mkdir()
     root = project or nothing
     if not working.is_relative_to(root):
         working = root
-    outside = bundle.find_outside_roots(root, sys.modules)
+    outside = localmodules.find_outside_roots(root, sys.modules)
     file = ""
     if order.file is not None:
         path = order.file.resolve()
@@ -145,17 +165,61 @@ def _collect(order: Order, settings: BaseSettings, exclude: Collection[Path], no
         cache_dir=config.ensure_home() / "cache",
         limit_bytes=settings.getint("VSCRAPY_BUNDLE_LIMIT", BUNDLE_LIMIT_BYTES),
         exclude=exclude,
+        stand_in=lambda path: _without_secrets_at(path, copies),
     )
-    return _Collected(made, file)
+    shipped = [shipped.path for shipped in made.manifest.roots[0].files]
+    return _Collected(made, file, localmodules.find_project_paths(root, sys.path, shipped))
 
 
-def _with_module(roots: list[bundle.OutsideRoot], path: Path) -> list[bundle.OutsideRoot]:
+def _without_secrets_at(path: Path, copies: Path) -> Path:
+    """Name the file that travels for *path*: for a scrapy.cfg with secrets, a copy without them in *copies*."""
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if "scrapy.cfg" not in (path.name, target.name):
+        return path
+    content = path.read_bytes()
+    stripped = without_secrets(content)
+    if stripped == content:
+        return path
+    copy = copies / f"{len(os.listdir(copies))}.cfg"
+    copy.write_bytes(stripped)
+    shutil.copymode(path, copy)
+    return copy
+
+
+def without_secrets(content: bytes) -> bytes:
+    """
+    Take ``redis`` and ``secret`` out of the ``[vscrapy]`` of a scrapy.cfg, with their continuation lines.
+
+    All other lines stay byte for byte, comments among them. Not configparser itself: it would drop comments and
+    write the rest anew; but lines are told apart by its rules, since it reads what vscrapy reads.
+    """
+    kept: list[bytes] = []
+    section, is_in_option, is_dropped, indent = "", False, False, 0
+    for line in content.splitlines(keepends=True):
+        text = line.decode("utf-8", "surrogateescape")
+        value = text.strip()
+        if not value or value.startswith(("#", ";")):
+            kept.append(line)
+            continue
+        depth = len(text) - len(text.lstrip())
+        if not is_in_option or depth <= indent:  # else it continues the option before it
+            head = _CFG_HEAD.match(value)
+            section = head[1] if head else section
+            name = re.split("[=:]", value, maxsplit=1)[0].strip().lower()
+            is_in_option, indent = head is None, depth
+            is_dropped = is_in_option and section == "vscrapy" and name in _CFG_SECRETS
+        if not is_dropped:
+            kept.append(line)
+    return b"".join(kept)
+
+
+def _with_module(roots: list[OutsideRoot], path: Path) -> list[OutsideRoot]:
     """See that the module *path* is among the roots."""
     for index, root in enumerate(roots):
         if root.directory == path.parent:
             names = tuple(sorted({*root.names, path.stem}))
-            return [*roots[:index], bundle.OutsideRoot(root.directory, names), *roots[index + 1 :]]
-    return [*roots, bundle.OutsideRoot(path.parent, (path.stem,))]
+            return [*roots[:index], OutsideRoot(root.directory, names), *roots[index + 1 :]]
+    return [*roots, OutsideRoot(path.parent, (path.stem,))]
 
 
 def project_dir() -> Path | None:

@@ -42,6 +42,11 @@ class Store:
         with translate(self.endpoint):
             return str(self.client.info("server")["run_id"])
 
+    def client_names(self) -> set[str]:
+        """The names of all clients that are connected now."""
+        with translate(self.endpoint):
+            return {client["name"] for client in self.client.client_list()}
+
     def run(self, script: str, keys: list[str], args: list[Any]) -> Any:
         """Run one script: one atomic operation."""
         registered = self._scripts.get(script)

@@ -68,10 +68,23 @@ class StatsDelta:
     def rows(self) -> list[tuple[str, str, str]]:
         """Name, operation and number of each."""
         return [
-            (name, operation, repr(number))
+            # By its base type: a subclass, such as numpy's, may have a repr of its own.
+            (name, operation, repr(int(number) if isinstance(number, int) else float(number)))
             for operation, numbers in (("+", self.added), ("max", self.raised), ("min", self.lowered))
             for name, number in numbers.items()
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a site may see of the whole task, in each downloader slot."""
+
+    #: Most concurrent downloads; 0: not kept.
+    most: int = 0
+    #: Time between two downloads (ms), the longest that randomness may make it.
+    delay_ms: int = 0
+    #: Slots with limits of their own: slot -> (most, delay_ms).
+    special: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,8 @@ class Committed:
     #: Version of the task's facts, and those that are new to the process.
     fact_version: int = 0
     facts: Mapping[str, str] = field(default_factory=dict)
+    #: Downloader slot -> the concurrency that this process may use there.
+    shares: Mapping[str, int] = field(default_factory=dict)
     #: The commit had been done before, and its reply was lost; ``duplicates`` is empty.
     is_replayed: bool = False
 
@@ -128,7 +143,7 @@ class Frontier:
         self._taskid = taskid
         self._process = process
 
-    def join(self, *, capacity: int, is_lifo: bool, is_start_lifo: bool) -> Joined:
+    def join(self, *, capacity: int, is_lifo: bool, is_start_lifo: bool, limits: Limits | None = None) -> Joined:
         """
         Say that the process is ready, and take ``start()`` if nobody has it. Safe to call again.
 
@@ -136,10 +151,13 @@ class Frontier:
             TaskGone: The task has expired.
             Fenced: The process was given up for dead.
         """
+        limits = limits or Limits()
+        args: list[Any] = [self._process, max(1, capacity), int(is_lifo), int(is_start_lifo)]
+        args.extend((limits.most, limits.delay_ms))
+        for slot, (most, delay_ms) in limits.special.items():
+            args.extend((slot, f"{most}:{delay_ms}"))
         reply = self._store.run(
-            "join",
-            [keys.task(self._taskid), keys.processes(self._taskid)],
-            [self._process, max(1, capacity), int(is_lifo), int(is_start_lifo)],
+            "join", [keys.task(self._taskid), keys.processes(self._taskid), keys.limits(self._taskid)], args
         )
         self._check(reply[0])
         start = int(reply[4])
@@ -154,6 +172,7 @@ class Frontier:
         stat_values: str = "",
         facts: Mapping[str, str] | None = None,
         fact_version: int = 0,
+        shares: Mapping[str, int] | None = None,
         wanted: int = 0,
     ) -> Committed:
         """
@@ -166,6 +185,7 @@ class Frontier:
             stat_values: JSON object of the stats that were set; empty: as before.
             facts: What all processes of the task shall know; visible with the commit's requests, not after.
             fact_version: The facts that the process knows.
+            shares: Downloader slot -> smaller share of its concurrency that the process has come down to.
             wanted: Leases wanted, 0 to 500.
 
         Raises:
@@ -180,6 +200,10 @@ class Frontier:
         args.extend((fact_version, len(facts)))
         for fact in facts.items():
             args.extend(fact)
+        shares = shares or {}
+        args.append(len(shares))
+        for share in shares.items():
+            args.extend(share)
         rows = stats.rows() if stats else []
         args.append(len(rows))
         for row in rows:
@@ -213,6 +237,7 @@ class Frontier:
             leases=_leases(reply[8]),
             fact_version=int(reply[9]),
             facts={text(id_): text(value) for id_, value in zip(reply[10][::2], reply[10][1::2], strict=True)},
+            shares={text(slot): int(share) for slot, share in zip(reply[11][::2], reply[11][1::2], strict=True)},
             is_replayed=status == "replayed",
         )
 

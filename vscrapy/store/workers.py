@@ -94,12 +94,16 @@ class Workers:
         Raises:
             ProtocolMismatch: The task was made by a vscrapy that speaks another protocol.
         """
+        pipeline = self._store.client.pipeline(transaction=True)
+        pipeline.sadd(keys.worker_processes(worker), f"{taskid}:{process}")
+        # Also where the worker has no entry any more, and no heartbeat will renew it.
+        pipeline.expire(keys.worker_processes(worker), keys.WORKER_TTL_S)
         with translate(self._store.endpoint):
-            self._store.client.sadd(keys.worker_processes(worker), f"{taskid}:{process}")
+            pipeline.execute()
         number = int(
             self._store.run(
                 "claim",
-                [keys.task(taskid), keys.processes(taskid)],
+                [keys.task(taskid), keys.processes(taskid), keys.starved(taskid)],
                 [process, worker, PROTOCOL],
             )
         )

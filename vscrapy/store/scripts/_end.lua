@@ -9,13 +9,15 @@ local function end_task(task_key, prefix, ttl_s, buckets)
         for _, queue in ipairs(redis.call('ZRANGE', prefix .. 'queues:' .. slot, 0, -1)) do
             redis.call('UNLINK', prefix .. 'queue:' .. slot .. ':' .. queue)
         end
-        redis.call('UNLINK', prefix .. 'queues:' .. slot)
+        redis.call('UNLINK', prefix .. 'queues:' .. slot, prefix .. 'holders:' .. slot, prefix .. 'held:' .. slot,
+            prefix .. 'waiters:' .. slot)
     end
     for bucket = 0, buckets - 1 do
         redis.call('UNLINK', prefix .. 'seen:' .. bucket)
     end
     redis.call('UNLINK', prefix .. 'ready', prefix .. 'active', prefix .. 'slots', prefix .. 'processes',
-        prefix .. 'facts', prefix .. 'fact_versions')
+        prefix .. 'facts', prefix .. 'fact_versions', prefix .. 'limits', prefix .. 'contended',
+        prefix .. 'starved', prefix .. 'released')
     local ended = redis.call('HMGET', task_key, 'reason', 'exit_code')
     redis.call('XADD', prefix .. 'log', '*', 'end',
         cjson.encode({reason = ended[1], exit_code = tonumber(ended[2])}))

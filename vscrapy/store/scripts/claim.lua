@@ -2,10 +2,11 @@
 -- Take a place in a task for one more crawl process, if the task needs one.
 --
 -- A task needs its first process at once, and further ones while more requests wait than the present ones
--- can take.
+-- can take, and none of them goes without.
 --
 -- KEYS[1]  task record (HASH)
 -- KEYS[2]  processes (HASH)
+-- KEYS[3]  processes that find nothing to lease although requests wait (SET)
 -- ARGV[1]  process, unique on this Redis
 -- ARGV[2]  its worker's name
 -- ARGV[3]  protocol version that the worker speaks
@@ -13,20 +14,23 @@
 local task = redis.call('HMGET', KEYS[1],
     'state', 'processes', 'queued', 'capacity', 'max_processes', 'protocol')
 local state, processes = task[1], tonumber(task[2])
+-- A repeated call, its reply was lost: the place is taken, whatever has become of the task since.
+local record = redis.call('HGET', KEYS[2], ARGV[1])
+if record then
+    return cjson.decode(record).number
+end
 if state ~= 'queued' and state ~= 'running' then
     return 0
 end
 if task[6] ~= ARGV[3] then
     return -1
 end
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
-    return cjson.decode(redis.call('HGET', KEYS[2], ARGV[1])).number
-end
 local most = tonumber(task[5])
 if most > 0 and processes >= most then
     return 0
 end
-if processes > 0 and tonumber(task[3]) <= processes * tonumber(task[4]) then
+if processes > 0
+    and (tonumber(task[3]) <= processes * tonumber(task[4]) or redis.call('EXISTS', KEYS[3]) == 1) then
     return 0
 end
 local number = redis.call('HINCRBY', KEYS[1], 'process_seq', 1)

@@ -20,6 +20,7 @@
 -- ARGV[5]  stats that were set, as JSON; '': as before
 -- ARGV[6]  version of the facts that the process knows
 -- ARGV[7]  number of new facts; then for each: id, value
+-- next     number of shares that the process has come down to; then for each: slot, share
 -- next     number of counted stats; then for each: name, operation ('+', 'max', 'min'), number
 -- next     number of results; then for each:
 --            what: 'done' (acknowledge), 'part' (early flush), 'back' (not run, give back),
@@ -29,12 +30,33 @@
 --            number of items in it
 --            number of requests; then for each: slot, queue, seen bucket, seen member or '' (no filter),
 --            payload
--- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases, version, facts}
+-- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases, version, facts,
+--          shares}
 --   status: 'ok'; 'replayed'; 'fenced'; 'gone'
 --   duplicates: indexes (from 0, over all requests of the call) that were filtered
 --   leases: id, slot LF queue LF payload, id, ...
 --   version, facts: what the whole task knows now, and what of it is new to the process: id, value, id, ...
+--   shares: concurrency that the process may use: of slots that it got leases of, and of slots in which others
+--     wait: slot, share, slot, ...
 -- include: queues
+-- include: polite
+
+-- Count one stat. A script is not rolled back, so no stat may end it: what cannot be counted is left as it was.
+local function count_stat(key, name, operation, number)
+    if operation == '+' then
+        -- HINCRBY refuses where a float stands already, and beyond 64 bits.
+        if not string.find(number, '^-?%d+$')
+            or type(redis.pcall('HINCRBY', key, name, number)) ~= 'number' then
+            redis.pcall('HINCRBYFLOAT', key, name, number)
+        end
+        return
+    end
+    local new, old = tonumber(number), tonumber(redis.call('HGET', key, name))
+    if new and new == new and (not old or (operation == 'max' and new > old) or (operation == 'min' and new < old)) then
+        redis.call('HSET', key, name, number)
+    end
+end
+
 local task_key, prefix, process = KEYS[1], ARGV[1], ARGV[2]
 local state = redis.call('HGET', task_key, 'state')
 if not state then
@@ -45,6 +67,9 @@ if not record then
     return {'fenced'}
 end
 record = cjson.decode(record)
+local time = redis.call('TIME')
+local now_ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
+local limits, shares = read_limits(task_key), {}
 local duplicates, leases, status = {}, {}, 'ok'
 
 if tonumber(ARGV[3]) <= record.seq then
@@ -63,27 +88,21 @@ else
         redis.call('ZADD', KEYS[8], version, ARGV[at])
         at = at + 2
     end
+    local lowered = tonumber(ARGV[at])
+    at = at + 1
+    for _ = 1, lowered do
+        lower_share(prefix, ARGV[at], process, ARGV[at + 1])
+        at = at + 2
+    end
     local counted = tonumber(ARGV[at])
     at = at + 1
     for _ = 1, counted do
         local name, operation, number = ARGV[at], ARGV[at + 1], ARGV[at + 2]
         at = at + 3
-        if operation == '+' then
-            if string.find(number, '^-?%d+$') then
-                redis.call('HINCRBY', KEYS[5], name, number)
-            else
-                redis.call('HINCRBYFLOAT', KEYS[5], name, number)
-            end
-        else
-            local old = tonumber(redis.call('HGET', KEYS[5], name))
-            if not old or (operation == 'max' and tonumber(number) > old)
-                or (operation == 'min' and tonumber(number) < old) then
-                redis.call('HSET', KEYS[5], name, number)
-            end
-        end
+        count_stat(KEYS[5], name, operation, number)
     end
 
-    local groups, order, filtered, index, queued, leased, acknowledged = {}, {}, {}, 0, 0, 0, 0
+    local groups, order, backs, index, queued, leased, acknowledged = {}, {}, {}, 0, 0, 0, 0
     local results = tonumber(ARGV[at])
     at = at + 1
     for _ = 1, results do
@@ -118,8 +137,9 @@ else
                 local slot, queue, payload = parts(held)
                 leased = leased - 1
                 count_active(prefix, slot, -1)
+                count_held(limits, prefix, slot, process, -1, now_ms)
                 if what == 'back' then
-                    push(prefix, slot, queue, {payload}, true, is_queue_lifo(task_key, queue))
+                    backs[#backs + 1] = {tonumber(id), slot, queue, payload}
                     queued = queued + 1
                 else
                     acknowledged = acknowledged + 1
@@ -130,6 +150,11 @@ else
         elseif what == 'started' then
             redis.call('HSET', task_key, 'start', 'done', 'start_owner', '')
         end
+    end
+    -- The last leased first: so they come out in their old order.
+    table.sort(backs, function(one, other) return one[1] > other[1] end)
+    for _, back in ipairs(backs) do
+        push(prefix, back[2], back[3], {back[4]}, true, is_queue_lifo(task_key, back[3]))
     end
     for _, name in ipairs(order) do
         local group = groups[name]
@@ -142,43 +167,79 @@ else
     end
     local flags = redis.call('HMGET', task_key, 'lifo', 'start_lifo', 'lease_seq')
     local lease_seq = tonumber(flags[3])
-    while wanted > 0 do
-        local slots = redis.call('ZRANGE', prefix .. 'ready', 0, 1)
-        local slot = slots[1]
-        if not slot then
-            break
-        end
-        local take = 1
-        if not slots[2] then
-            take = wanted
-        end
-        local queue = redis.call('ZRANGE', prefix .. 'queues:' .. slot, 0, 0)[1]
-        local list = prefix .. 'queue:' .. slot .. ':' .. queue
-        local is_lifo = flags[1] == '1'
-        if string.sub(queue, -1) == 's' then
-            is_lifo = flags[2] == '1'
-        end
-        local payloads = redis.call(is_lifo and 'RPOP' or 'LPOP', list, take)
-        local held = {}
-        for _, payload in ipairs(payloads) do
-            lease_seq = lease_seq + 1
-            local value = slot .. '\n' .. queue .. '\n' .. payload
-            held[#held + 1] = lease_seq
-            held[#held + 1] = value
-            leases[#leases + 1] = tostring(lease_seq)
-            leases[#leases + 1] = value
-        end
-        redis.call('HSET', KEYS[3], unpack(held))
-        if redis.call('EXISTS', list) == 0 then
-            redis.call('ZREM', prefix .. 'queues:' .. slot, queue)
-            if redis.call('EXISTS', prefix .. 'queues:' .. slot) == 0 then
-                redis.call('ZREM', prefix .. 'ready', slot)
+    -- The slots with the fewest leases first; those that this process has a share of.
+    local open = {}
+    if wanted > 0 then
+        for _, slot in ipairs(redis.call('ZRANGE', prefix .. 'ready', 0, 199)) do
+            local share = take_share(limits, prefix, slot, process, tonumber(now_ms))
+            if share then
+                open[#open + 1] = slot
+                if share > 0 then
+                    shares[#shares + 1] = slot
+                    shares[#shares + 1] = share
+                end
+                if #open >= wanted then
+                    break
+                end
             end
         end
-        count_active(prefix, slot, #payloads)
-        wanted = wanted - #payloads
-        queued = queued - #payloads
-        leased = leased + #payloads
+    end
+    local granted = 0
+    while wanted > 0 and #open > 0 do
+        local take = 1
+        if #open == 1 then
+            take = wanted
+        end
+        local still_open = {}
+        for _, slot in ipairs(open) do
+            if wanted <= 0 then
+                break
+            end
+            local queue = redis.call('ZRANGE', prefix .. 'queues:' .. slot, 0, 0)[1]
+            local list = prefix .. 'queue:' .. slot .. ':' .. queue
+            local is_lifo = flags[1] == '1'
+            if string.sub(queue, -1) == 's' then
+                is_lifo = flags[2] == '1'
+            end
+            local payloads = redis.call(is_lifo and 'RPOP' or 'LPOP', list, math.min(take, wanted))
+            local held = {}
+            for _, payload in ipairs(payloads) do
+                lease_seq = lease_seq + 1
+                local value = slot .. '\n' .. queue .. '\n' .. payload
+                held[#held + 1] = lease_seq
+                held[#held + 1] = value
+                leases[#leases + 1] = tostring(lease_seq)
+                leases[#leases + 1] = value
+            end
+            redis.call('HSET', KEYS[3], unpack(held))
+            count_active(prefix, slot, #payloads)
+            count_held(limits, prefix, slot, process, #payloads, now_ms)
+            wanted = wanted - #payloads
+            granted = granted + #payloads
+            queued = queued - #payloads
+            leased = leased + #payloads
+            if redis.call('EXISTS', list) == 1 then
+                still_open[#still_open + 1] = slot
+            else
+                redis.call('ZREM', prefix .. 'queues:' .. slot, queue)
+                if redis.call('EXISTS', prefix .. 'queues:' .. slot) == 1 then
+                    still_open[#still_open + 1] = slot
+                else
+                    redis.call('ZREM', prefix .. 'ready', slot)
+                    forget_waiters(prefix, slot)
+                end
+            end
+        end
+        open = still_open
+    end
+    -- A process that finds nothing although requests wait: the task shall not grow.
+    if granted > 0 then
+        redis.call('SREM', prefix .. 'starved', process)
+    elseif wanted > 0 and redis.call('EXISTS', prefix .. 'ready') == 1 then
+        redis.call('SADD', prefix .. 'starved', process)
+    end
+    for _, part in ipairs(asked_for(limits, prefix, process)) do
+        shares[#shares + 1] = part
     end
     redis.call('HSET', task_key, 'lease_seq', lease_seq)
     if queued ~= 0 then
@@ -217,4 +278,4 @@ if version > tonumber(ARGV[6]) then
     end
 end
 return {status, state, task[5], task[6], tonumber(task[1]), tonumber(task[2]), is_idle, duplicates, leases,
-    version, facts}
+    version, facts, shares}

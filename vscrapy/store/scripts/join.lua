@@ -3,10 +3,14 @@
 --
 -- KEYS[1]  task record (HASH)
 -- KEYS[2]  processes (HASH)
+-- KEYS[3]  limits of special slots (HASH)
 -- ARGV[1]  process
 -- ARGV[2]  requests that it can have in flight
 -- ARGV[3]  1: queues are LIFO, 0: FIFO
 -- ARGV[4]  the same for start requests
+-- ARGV[5]  most concurrent downloads of a slot, in the whole task; 0: not kept
+-- ARGV[6]  delay between two downloads of a slot (ms)
+-- ARGV[7+] slot, 'most:delay_ms', slot, ... of special slots
 -- Returns {status, state, reason, stop mode, start}; status: 'ok', 'fenced', 'gone'; start: -1 when another
 -- process runs start() or it is exhausted, else the number of its outputs that are committed already.
 local task = redis.call('HMGET', KEYS[1],
@@ -17,7 +21,11 @@ end
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then
     return {'fenced'}
 end
-redis.call('HSET', KEYS[1], 'capacity', ARGV[2], 'lifo', ARGV[3], 'start_lifo', ARGV[4])
+redis.call('HSET', KEYS[1], 'capacity', ARGV[2], 'lifo', ARGV[3], 'start_lifo', ARGV[4],
+    'polite_most', ARGV[5], 'polite_delay_ms', ARGV[6], 'polite_special', ARGV[7] and 1 or 0)
+for at = 7, #ARGV, 2 do
+    redis.call('HSET', KEYS[3], ARGV[at], ARGV[at + 1])
+end
 local start = -1
 if task[4] == 'waiting' or (task[4] == 'running' and task[5] == ARGV[1]) then
     redis.call('HSET', KEYS[1], 'start', 'running', 'start_owner', ARGV[1])

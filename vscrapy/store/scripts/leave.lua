@@ -14,6 +14,7 @@
 -- ARGV[6]  number of seen buckets
 -- Returns {left, state}: left is 1 when the process was in the task.
 -- include: queues
+-- include: polite
 -- include: end
 local task_key, prefix, process, how = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local state = redis.call('HGET', task_key, 'state')
@@ -23,16 +24,31 @@ end
 if redis.call('HDEL', KEYS[2], process) == 0 then
     return {0, state}
 end
-local held = redis.call('HGETALL', KEYS[3])
-for at = 2, #held, 2 do
-    local slot, queue, payload = parts(held[at])
+local time = redis.call('TIME')
+local now_ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
+local limits = read_limits(task_key)
+for _, slot in ipairs(redis.call('SMEMBERS', prefix .. 'contended')) do
+    stop_waiting(prefix, slot, process)
+end
+redis.call('SREM', prefix .. 'starved', process)
+local held, ids, values = redis.call('HGETALL', KEYS[3]), {}, {}
+for at = 1, #held, 2 do
+    ids[#ids + 1] = tonumber(held[at])
+    values[ids[#ids]] = held[at + 1]
+end
+-- The last leased first: so they come out in their old order. A large hash has none.
+table.sort(ids, function(one, other) return one > other end)
+for _, id in ipairs(ids) do
+    local slot, queue, payload = parts(values[id])
     count_active(prefix, slot, -1)
+    count_held(limits, prefix, slot, process, -1, now_ms)
     push(prefix, slot, queue, {payload}, true, is_queue_lifo(task_key, queue))
 end
 redis.call('UNLINK', KEYS[3])
-local n_held = #held / 2
-redis.call('HINCRBY', task_key, 'queued', n_held)
-redis.call('HINCRBY', task_key, 'leased', -n_held)
+if #ids > 0 then -- Redis 7.0 writes -0 as '-0', and HINCRBY does not take it.
+    redis.call('HINCRBY', task_key, 'queued', #ids)
+    redis.call('HINCRBY', task_key, 'leased', -#ids)
+end
 local processes = redis.call('HINCRBY', task_key, 'processes', -1)
 local task = redis.call('HMGET', task_key, 'start', 'start_owner', 'idle_owner')
 if task[1] == 'running' and task[2] == process then

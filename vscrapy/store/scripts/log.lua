@@ -11,6 +11,9 @@ local task = redis.call('HMGET', KEYS[1], 'state', 'log_keep')
 if not task[1] or task[1] == 'finished' then
     return 0
 end
+if ARGV[2] == '0' then
+    return 1
+end
 local first = redis.call('HINCRBY', KEYS[1], 'log_lines', ARGV[2]) - ARGV[2]
 redis.call('XADD', KEYS[2], '*', 'first', first, 'n', ARGV[2], 'lines', ARGV[1])
 local kept = redis.call('HINCRBY', KEYS[1], 'log_kept', ARGV[2])

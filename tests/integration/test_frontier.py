@@ -1,0 +1,435 @@
+"""The frontier's order, its one end, and what a commit does and does not do; against a real server."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.support import Process, request, running, submit, view
+from vscrapy import keys
+from vscrapy.errors import Fenced, TaskGone
+from vscrapy.states import StopMode, TaskState
+from vscrapy.store.base import Store
+from vscrapy.store.frontier import MOST_CRASHES, Result, StatsDelta, leave
+from vscrapy.store.streams import Cursors, EndRecord, Streams
+from vscrapy.store.tasks import Tasks
+
+
+@pytest.fixture
+def taskid(store: Store) -> int:
+    """Give a task that is queued."""
+    return submit(store)
+
+
+def idle(store: Store, taskid: int) -> tuple[Process, Process]:
+    """Two processes of a task that is idle; the first is the one that was told."""
+    first = running(store, taskid)
+    first.feed(*(request(f"{n}") for n in range(20)))
+    second = running(store, taskid)
+    leases = first.commit(Result("started"), wanted=20).leases
+    assert first.commit(*(Result("done", lease.id) for lease in leases)).is_idle
+    return first, second
+
+
+# --- order --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_lifo", [True, False])
+def test_lease_takes_the_highest_priority_first(store: Store, taskid: int, is_lifo: bool) -> None:
+    """Priority comes before age, and below zero it goes on."""
+    process = running(store, taskid, is_lifo=is_lifo)
+    process.feed(*(request(queue, queue=queue) for queue in ("0", "-1", "10", "9", "-10", "200")))
+    assert process.lease(6) == ["200", "10", "9", "0", "-1", "-10"]
+
+
+@pytest.mark.parametrize(("is_lifo", "expected"), [(True, ["3", "2", "1"]), (False, ["1", "2", "3"])])
+def test_lease_takes_equal_priorities_in_the_order_of_the_queue(
+    store: Store, taskid: int, is_lifo: bool, expected: list[str]
+) -> None:
+    """Within a priority, the project's queue decides."""
+    process = running(store, taskid, is_lifo=is_lifo)
+    process.feed(request("1"), request("2"))
+    process.feed(request("3"))
+    assert process.lease(3) == expected
+
+
+@pytest.mark.parametrize(("is_start_lifo", "expected"), [(True, ["n2", "n1", "s2", "s1"]), (False, ["n2", "n1", "s1", "s2"])])
+def test_lease_takes_start_requests_after_the_others_of_a_priority(
+    store: Store, taskid: int, is_start_lifo: bool, expected: list[str]
+) -> None:
+    """Start requests have a queue of their own, behind the other one, with an order of its own."""
+    process = running(store, taskid, is_start_lifo=is_start_lifo)
+    process.feed(request("s1", queue="0s"), request("n1"), request("s2", queue="0s"), request("n2"))
+    assert process.lease(4) == expected
+
+
+@pytest.mark.parametrize("priority", [0, 1, 10, -1, -10])
+def test_lease_takes_start_requests_of_a_higher_priority_first(store: Store, taskid: int, priority: int) -> None:
+    """Priority comes before the kind of queue."""
+    process = running(store, taskid)
+    process.feed(request("normal", queue=str(priority)), request("start", queue=f"{priority + 1}s"))
+    assert process.lease(2) == ["start", "normal"]
+
+
+def test_lease_takes_slots_in_turn(store: Store, taskid: int) -> None:
+    """The slot with the fewest leased requests is next."""
+    process = running(store, taskid)
+    process.feed(*(request(f"{slot}{n}", slot=slot) for slot in "abc" for n in range(3)))
+    assert sorted(payload[0] for payload in process.lease(6)) == ["a", "a", "b", "b", "c", "c"]
+
+
+def test_lease_counts_what_other_processes_hold_of_a_slot(store: Store, taskid: int) -> None:
+    """Balance is kept over the whole task, not per process."""
+    first = running(store, taskid)
+    first.feed(*(request(f"a{n}") for n in range(20)))
+    second = running(store, taskid)
+    first.lease(5)
+    second.feed(*(request(f"b{n}", slot="b") for n in range(6)))
+    assert {payload[0] for payload in second.lease(5)} == {"b"}
+
+
+def test_lease_takes_all_from_the_only_slot(store: Store, taskid: int) -> None:
+    """One slot alone is not held back, over the ends of its queues."""
+    process = running(store, taskid)
+    process.feed(*(request(f"{n}", queue=str(n % 3)) for n in range(9)))
+    assert len(process.lease(20)) == 9
+
+
+@pytest.mark.parametrize("is_lifo", [True, False])
+def test_request_that_is_given_back_comes_out_next(store: Store, taskid: int, is_lifo: bool) -> None:
+    """What was not run keeps its place at the head."""
+    process = running(store, taskid, is_lifo=is_lifo)
+    process.feed(*(request(f"{n}") for n in range(4)))
+    lease = process.commit(wanted=1).leases[0]
+    process.commit(Result("back", lease.id))
+    assert process.lease(1) == [lease.payload.decode()]
+
+
+@pytest.mark.parametrize("queue", ["0", "0s"])
+@pytest.mark.parametrize("is_lifo", [True, False])
+@pytest.mark.parametrize("n_held", [3, 700])
+def test_requests_of_a_process_that_left_come_out_in_their_old_order(
+    store: Store, taskid: int, is_lifo: bool, n_held: int, queue: str
+) -> None:
+    """A crash does not turn the order around, however many requests were held."""
+    process = running(store, taskid, is_lifo=is_lifo, is_start_lifo=is_lifo)
+    process.feed(*(request(f"{n}", queue=queue) for n in range(n_held + 5)))
+    held = process.lease(min(n_held, 500)) + process.lease(n_held - min(n_held, 500))
+    process.leave("crashed")
+    other = running(store, taskid, is_lifo=is_lifo, is_start_lifo=is_lifo)
+    assert other.lease(min(n_held, 500)) + other.lease(n_held - min(n_held, 500)) == held
+
+
+def test_commit_takes_the_leases_from_what_it_has_brought(store: Store, taskid: int) -> None:
+    """New requests can be leased by the commit that brings them."""
+    leases = running(store, taskid).feed(request("1"), wanted=1).leases
+    assert [lease.payload for lease in leases] == [b"1"]
+
+
+def test_lease_gives_no_more_than_is_wanted_and_at_most_500(store: Store, taskid: int) -> None:
+    """One commit takes 500 leases at most."""
+    process = running(store, taskid)
+    assert len(process.feed(*(request(f"{n}") for n in range(600)), wanted=501).leases) == 500
+
+
+@pytest.mark.parametrize("n_requests", [999, 1000, 1001, 2001])
+def test_commit_keeps_the_order_of_very_many_requests(store: Store, taskid: int, n_requests: int) -> None:
+    """Large batches are not cut, and not put in another order."""
+    running(store, taskid).feed(*(request(f"{n}") for n in range(n_requests)))
+    assert view(store, taskid).waiting["a", "0"] == [f"{n}".encode() for n in range(n_requests)]
+
+
+@pytest.mark.parametrize("slot", ["", "::1", "a:0", "queue:a", "é", "a b", "{x}"])
+def test_slot_of_any_name_is_kept(store: Store, taskid: int, slot: str) -> None:
+    """A project may name its slots as it likes."""
+    lease = running(store, taskid).feed(request(b"\n\0\xff\n", slot=slot, queue="-3s"), wanted=1).leases[0]
+    assert (lease.slot, lease.queue, lease.payload) == (slot, "-3s", b"\n\0\xff\n")
+
+
+# --- what is seen ---------------------------------------------------------------------------------------------------
+
+
+def test_request_that_was_seen_is_told_by_its_index_over_all_results(store: Store, taskid: int) -> None:
+    """Indexes go through all results of the commit, also within one commit."""
+    process = running(store, taskid)
+    process.feed(request("1", seen=(1, "7")))
+    reply = process.commit(
+        Result("feed", requests=[request("2"), request("3", seen=(1, "7"))]),
+        Result("feed", requests=[request("4", seen=(2, "7")), request("5", seen=(2, "7"))]),
+    )
+    assert reply.duplicates == [1, 3]
+
+
+def test_equal_requests_without_a_filter_are_two(store: Store, taskid: int) -> None:
+    """Two equal requests with dont_filter are two requests."""
+    assert running(store, taskid).feed(request("x"), request("x")).queued == 2
+
+
+# --- commits ----------------------------------------------------------------------------------------------------------
+
+
+def test_commit_that_is_repeated_is_done_once(store: Store, taskid: int) -> None:
+    """After a lost reply: nothing twice, and all leases of the process in the reply."""
+    process = running(store, taskid)
+    process.feed(request("1"), request("2"), wanted=1)
+    work = Result("feed", requests=[request("3")], items=b"items", n_items=1)
+    process.commit(work, stats=StatsDelta({"n": 1}), wanted=1)
+    reply = process.repeat(work, stats=StatsDelta({"n": 1}), wanted=1)
+    counted, _ = Tasks(store).stats(taskid)
+    found = (reply.is_replayed, reply.queued, len(reply.leases), counted["n"], store.client.xlen(keys.items(taskid)))
+    assert found == (True, 1, 2, 1, 1)
+
+
+def test_commit_of_an_earlier_number_is_not_done(store: Store, taskid: int) -> None:
+    """A packet that comes late, after its successor, changes nothing."""
+    process = running(store, taskid)
+    process.commit()
+    process.commit()
+    assert process.frontier.commit(1, [Result("feed", requests=[request("1")])]).queued == 0
+
+
+def test_commit_of_a_process_that_has_left_is_fenced(store: Store, taskid: int) -> None:
+    """Who was given up for dead commits nothing, not even a repeated call."""
+    process = running(store, taskid)
+    process.feed(request("1"), wanted=1)
+    process.leave("crashed")
+    with pytest.raises(Fenced):
+        process.repeat(wanted=1)
+
+
+def test_join_of_a_process_that_has_left_is_fenced(store: Store, taskid: int) -> None:
+    """Who was given up for dead does not take start()."""
+    process = running(store, taskid)
+    process.leave("crashed")
+    with pytest.raises(Fenced):
+        process.join()
+
+
+@pytest.mark.parametrize("ask", [Process.commit, Process.join])
+def test_task_that_is_not_there_is_told(store: Store, ask: object) -> None:
+    """A server that lost its data says so, and the process can end."""
+    assert callable(ask)
+    with pytest.raises(TaskGone):
+        ask(Process(store, 99))
+
+
+def test_leave_of_a_task_that_is_not_there_does_nothing(store: Store) -> None:
+    """The agent has nothing to give back."""
+    assert leave(store, 99, "p", how="crashed") is None
+
+
+def test_leave_without_a_lease_frees_the_place(store: Store, taskid: int) -> None:
+    """A process that held nothing leaves as well (redis 7.0 takes no ``-0``)."""
+    running(store, taskid).leave()
+    assert view(store, taskid).number("processes") == 0
+
+
+def test_result_for_a_lease_of_another_process_ends_nothing(store: Store, taskid: int) -> None:
+    """A lease is ended by its holder alone."""
+    first = running(store, taskid)
+    first.feed(*(request(f"{n}") for n in range(20)))
+    second = running(store, taskid)
+    lease = first.commit(wanted=1).leases[0]
+    assert second.commit(Result("done", lease.id), Result("back", lease.id)).leased == 1
+
+
+# --- start() ----------------------------------------------------------------------------------------------------------
+
+
+def test_start_is_run_by_one_process(store: Store, taskid: int) -> None:
+    """The first that joins gets start(), the second does not, and asking again changes nothing."""
+    first = Process(store, taskid)
+    first.claim()
+    assert first.join().start_from == 0
+    first.feed(*(request(f"{n}") for n in range(20)))
+    second = Process(store, taskid)
+    second.claim()
+    assert (second.join().start_from, first.join().start_from) == (None, 0)
+
+
+def test_start_is_resumed_by_another_process_after_its_outputs(store: Store, taskid: int) -> None:
+    """Outputs that are committed are not made again."""
+    first = running(store, taskid)
+    first.commit(Result("start", "2", [request("1")]), Result("start", "3"))
+    first.leave("crashed")
+    second = Process(store, taskid)
+    second.claim()
+    assert second.join().start_from == 5
+
+
+def test_start_that_is_exhausted_is_not_run_again(store: Store, taskid: int) -> None:
+    """Once exhausted, nobody gets it."""
+    first = running(store, taskid)
+    first.commit(Result("started"))
+    first.leave()
+    second = Process(store, taskid)
+    second.claim()
+    assert second.join().start_from is None
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def test_idle_is_told_to_one_process(store: Store, taskid: int) -> None:
+    """Of two processes of an idle task, one is told, again and again."""
+    first, second = idle(store, taskid)
+    assert [first.commit().is_idle, second.commit().is_idle, first.commit().is_idle] == [True, False, True]
+
+
+@pytest.mark.parametrize("how", ["left", "crashed"])
+def test_idle_is_told_to_another_process_when_the_first_has_left(store: Store, taskid: int, how: str) -> None:
+    """The end of a task does not hang on one process."""
+    first, second = idle(store, taskid)
+    first.leave(how)
+    assert second.commit().is_idle
+
+
+@pytest.mark.parametrize("missing", ["start", "lease", "waiting"])
+def test_idle_is_not_told_while_something_is_to_do(store: Store, taskid: int, missing: str) -> None:
+    """Frontier, leases and start() must all be at their end."""
+    process = running(store, taskid)
+    if missing != "start":
+        process.commit(Result("started"))
+    reply = process.commit() if missing == "start" else process.feed(request("1"), wanted=int(missing == "lease"))
+    assert not reply.is_idle
+
+
+def test_idle_is_decided_anew_after_new_work(store: Store, taskid: int) -> None:
+    """Work that spider_idle brings makes the task busy; who ends it is told."""
+    first, second = idle(store, taskid)
+    first.feed(request("1"))
+    lease = second.commit(wanted=1).leases[0]
+    assert [first.commit().is_idle, second.commit(Result("done", lease.id)).is_idle] == [False, True]
+
+
+def test_stopping_task_gives_no_lease(store: Store, taskid: int) -> None:
+    """After a stop, what waits stays where it is."""
+    process = running(store, taskid)
+    process.feed(request("1"))
+    Tasks(store).stop(taskid, reason="shutdown", mode=StopMode.GRACEFUL)
+    reply = process.commit(wanted=5)
+    assert (reply.state, reply.reason, reply.stop_mode, reply.leases) == (
+        TaskState.STOPPING,
+        "shutdown",
+        StopMode.GRACEFUL,
+        [],
+    )
+
+
+def test_last_process_that_leaves_a_stopping_task_ends_it(store: Store, taskid: int) -> None:
+    """State, end record and lifetimes come in one step."""
+    process = running(store, taskid)
+    process.feed(*(request(f"{n}", slot=f"slot{n % 3}", queue=str(n)) for n in range(30)), request("s", seen=(0, "1")))
+    process.lease(5)
+    Tasks(store).stop(taskid, reason='od"d \\ é', mode=StopMode.GRACEFUL)
+    states = process.leave()
+    logs, _ = Streams(store).read(taskid, Cursors(), with_items=False, block_ms=1)
+    assert (states, [entry.end for entry in logs]) == (TaskState.FINISHED, [EndRecord('od"d \\ é', 0)])
+
+
+def crash(store: Store, taskid: int, times: int) -> TaskState | None:
+    """Let processes crash one after the other."""
+    state = None
+    for _ in range(times):
+        state = running(store, taskid).leave("crashed")
+    return state
+
+
+def test_crashes_in_a_row_end_the_task(store: Store, taskid: int) -> None:
+    """A task that kills its processes ends, with an exit code that says so."""
+    states = [crash(store, taskid, MOST_CRASHES - 1), crash(store, taskid, 1)]
+    record = Tasks(store).record(taskid)
+    assert (states, record.reason, record.exit_code) == ([TaskState.RUNNING, TaskState.FINISHED], "crashed", 1)
+
+
+def test_crashes_are_counted_anew_after_a_finished_request(store: Store, taskid: int) -> None:
+    """Progress between two crashes keeps the task alive."""
+    crash(store, taskid, MOST_CRASHES - 1)
+    process = running(store, taskid)
+    lease = process.feed(request("1"), wanted=1).leases[0]
+    process.commit(Result("done", lease.id))
+    process.leave()
+    assert crash(store, taskid, MOST_CRASHES - 1) is TaskState.RUNNING
+
+
+def test_failed_process_ends_the_task_when_the_others_have_left(store: Store, taskid: int) -> None:
+    """A spider that cannot be opened anywhere is not tried on every worker."""
+    first = running(store, taskid)
+    first.feed(*(request(f"{n}") for n in range(20)))
+    second = running(store, taskid)
+    states = [second.leave("failed"), first.leave()]
+    record = Tasks(store).record(taskid)
+    assert (states, record.reason, record.exit_code) == ([TaskState.STOPPING, TaskState.FINISHED], "failed", 1)
+
+
+def test_first_reason_stands_when_a_process_fails_later(store: Store, taskid: int) -> None:
+    """Ctrl-C, then a failure: it was Ctrl-C."""
+    process = running(store, taskid)
+    Tasks(store).stop(taskid, reason="shutdown", mode=StopMode.GRACEFUL)
+    process.leave("failed")
+    record = Tasks(store).record(taskid)
+    assert (record.reason, record.exit_code) == ("shutdown", 0)
+
+
+# --- stats ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(1, 2), (0.5, 1), (1, 0.5), (0.5, 0.5, 1), (-1, 0.25), (2**53, 1), (1e300, 1), (10**17, -1), (1e-9, 1)],
+)
+def test_counted_stats_add_up_whatever_their_type(store: Store, taskid: int, numbers: tuple[float, ...]) -> None:
+    """Whole and broken numbers may follow each other."""
+    process = running(store, taskid)
+    for number in numbers:
+        process.count(n=number)
+    assert Tasks(store).stats(taskid)[0]["n"] == pytest.approx(sum(numbers))
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), 2**63, 10**30])
+def test_stat_that_redis_cannot_count_does_not_harm_the_commit(store: Store, taskid: int, number: float) -> None:
+    """A script is not rolled back: a bad number must never cost the requests that come with it."""
+    process = running(store, taskid)
+    process.count(n=1)
+    work = Result("feed", requests=[request("1")])
+    reply = process.commit(work, stats=StatsDelta({"n": number}, {"m": number}, {"l": number}))
+    assert reply.queued == 1
+
+
+def test_raised_and_lowered_stats_keep_their_extreme(store: Store, taskid: int) -> None:
+    """The highest and the lowest over all processes stand."""
+    first = running(store, taskid)
+    first.feed(*(request(f"{n}") for n in range(20)))
+    second = running(store, taskid)
+    first.commit(stats=StatsDelta(raised={"most": 3}, lowered={"least": 3}))
+    second.commit(stats=StatsDelta(raised={"most": 10, "new": -1}, lowered={"least": 2.5}))
+    first.commit(stats=StatsDelta(raised={"most": 9}, lowered={"least": 7}))
+    assert Tasks(store).stats(taskid)[0] == {"most": 10, "least": 2.5, "new": -1}
+
+
+def test_stats_that_were_set_are_kept_by_process(store: Store, taskid: int) -> None:
+    """An empty word leaves what was set before."""
+    process = running(store, taskid)
+    process.commit(stat_values='{"a": 1}')
+    process.commit(stat_values="")
+    assert Tasks(store).stats(taskid)[1] == [{"a": 1}]
+
+
+# --- facts ------------------------------------------------------------------------------------------------------------
+
+
+def test_facts_reach_the_others_once_and_in_their_last_version(store: Store, taskid: int) -> None:
+    """A process is told what is newer than what it knows."""
+    first = running(store, taskid)
+    first.feed(*(request(f"{n}") for n in range(20)))
+    second = running(store, taskid)
+    first.commit(facts={"cookie": "old", "robots": "r"})
+    first.commit(facts={"cookie": "new"})
+    reply = second.commit()
+    assert (reply.facts, second.commit(fact_version=reply.fact_version).facts) == ({"cookie": "new", "robots": "r"}, {})
+
+
+def test_facts_stand_in_the_reply_of_a_repeated_commit(store: Store, taskid: int) -> None:
+    """A lost reply does not lose what it told."""
+    process = running(store, taskid)
+    process.commit(facts={"a": "é"})
+    assert process.repeat(facts={"a": "é"}).facts == {"a": "é"}

@@ -1,0 +1,422 @@
+"""
+A model of a task, held against the scripts: a request is waiting, leased or done, exactly one of them.
+
+The model knows what must follow from each call; the invariants are read straight from Redis after each step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from tests.integration.support import View, faults, request, submit, view
+from vscrapy import keys
+from vscrapy.errors import Fenced
+from vscrapy.states import StopMode, TaskState
+from vscrapy.store.base import Store
+from vscrapy.store.frontier import (
+    MOST_CRASHES,
+    Committed,
+    Frontier,
+    Lease,
+    NewRequest,
+    Result,
+    StatsDelta,
+    leave,
+)
+from vscrapy.store.streams import EndRecord, Streams
+from vscrapy.store.tasks import Tasks
+from vscrapy.store.workers import Workers
+
+CAPACITY = 2
+SLOTS = ("a", "b:1", "é")
+QUEUES = ("0", "0s", "10", "9", "-1", "-10s", "1s")
+ACTIVE = (TaskState.QUEUED, TaskState.RUNNING)
+
+#: Which slot, which queue, which fingerprint (None: not filtered); few of each, so that they meet.
+children = st.lists(
+    st.tuples(st.sampled_from(SLOTS), st.sampled_from(QUEUES), st.none() | st.integers(0, 6)), max_size=5
+)
+deltas = st.dictionaries(st.sampled_from(["n", "m"]), st.sampled_from([1, 2, -1, 0.5]), max_size=2)
+facts = st.dictionaries(st.sampled_from(["cookie", "robots"]), st.text(max_size=3), max_size=1)
+
+
+@dataclass
+class Commit:
+    """One commit as it was sent."""
+
+    number: int
+    results: Sequence[Result]
+    options: dict[str, Any]
+
+
+@dataclass
+class Member:
+    """What the model knows of a crawl process that has a place."""
+
+    name: str
+    number: int
+    has_joined: bool = False
+    leases: dict[str, Lease] = field(default_factory=dict)
+    last: Commit | None = None
+    fact_version: int = 0
+
+
+class FrontierMachine(RuleBasedStateMachine):
+    """The rules; the store comes with a subclass."""
+
+    store: Store
+
+    @initialize(max_processes=st.integers(0, 3), is_lifo=st.booleans(), is_start_lifo=st.booleans())
+    def begin(self, max_processes: int, is_lifo: bool, is_start_lifo: bool) -> None:
+        """Submit the task."""
+        self.max_processes = max_processes
+        self.order = {"is_lifo": is_lifo, "is_start_lifo": is_start_lifo}
+        self.taskid = submit(self.store, max_processes=max_processes)
+        self.state = TaskState.QUEUED
+        self.reason = ""
+        self.stop_mode: StopMode | None = None
+        self.exit_code = 0
+        self.members: list[Member] = []
+        self.gone: list[Member] = []
+        self.waiting: Counter[bytes] = Counter()
+        self.done: Counter[bytes] = Counter()
+        self.n_made = self.n_named = self.crashes = self.n_items = self.start_done = self.n_start_items = 0
+        self.seen: set[int] = set()
+        self.start = "waiting"
+        self.start_owner: Member | None = None
+        self.idle_owner: Member | None = None
+        self.counted: Counter[str] = Counter()
+        self.facts: dict[str, tuple[int, str]] = {}
+        self.n_facts = 0
+
+    # --- calls
+
+    @rule()
+    def submit_again(self) -> None:
+        """The sender repeats a call whose reply was lost."""
+        Tasks(self.store).submit(
+            self.taskid, b"other", spider="x", max_processes=9, sender_timeout_ms=9, log_keep=9
+        )
+
+    @rule()
+    def give_sign_of_life(self) -> None:
+        """The sender is there."""
+        sign = Tasks(self.store).sign_of_life(self.taskid)
+        assert sign is not None
+        assert sign[:2] == (self.state, len(self.members))
+
+    @rule()
+    def claim(self) -> None:
+        """A worker has a free slot."""
+        self.n_named += 1
+        name = f"p{self.n_named}"
+        is_needed = (
+            self.state in ACTIVE
+            and not 0 < self.max_processes <= len(self.members)
+            and (not self.members or self.waiting.total() > len(self.members) * self.capacity)
+        )
+        number = Workers(self.store).claim(self.taskid, name, "w")
+        assert (number > 0) == is_needed
+        if is_needed:
+            assert number == 1 + max((member.number for member in [*self.members, *self.gone]), default=0)
+            self.members.append(Member(name, number))
+            self.state = TaskState.RUNNING
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data())
+    def claim_again(self, data: st.DataObject) -> None:
+        """A worker repeats a call whose reply was lost: in whatever state, the place is its own."""
+        member = self.draw_member(data)
+        assert Workers(self.store).claim(self.taskid, member.name, "w") == member.number
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data())
+    def join(self, data: st.DataObject) -> None:
+        """A crawl process is ready, perhaps for the second time."""
+        member = self.draw_member(data)
+        joined = self.frontier(member).join(capacity=CAPACITY, **self.order)
+        if self.start == "waiting":
+            self.start, self.start_owner = "running", member
+        start_from = self.start_done if self.start_owner is member and self.start == "running" else None
+        assert (joined.state, joined.reason, joined.stop_mode) == (self.state, self.reason, self.stop_mode)
+        assert joined.start_from == start_from
+        member.has_joined = True
+
+    @precondition(lambda self: any(member.has_joined for member in self.members))
+    @rule(
+        data=st.data(), brood=children, wanted=st.integers(0, 20), added=deltas, new_facts=facts, is_early=st.booleans()
+    )
+    def commit(
+        self,
+        data: st.DataObject,
+        brood: list[tuple[str, str, int | None]],
+        wanted: int,
+        added: dict[str, float],
+        new_facts: dict[str, str],
+        is_early: bool,
+    ) -> None:
+        """A crawl process says what came of its requests, and asks for more."""
+        member = data.draw(st.sampled_from([member for member in self.members if member.has_joined]))
+        results = [Result("part" if is_early else "feed", requests=self.make(brood))]
+        if member.leases:
+            ended = data.draw(st.lists(st.sampled_from(sorted(member.leases, key=int)), unique=True))
+            n_back = data.draw(st.integers(0, len(ended)))
+            results = [
+                *(Result("back", id_) for id_ in ended[:n_back]),
+                *(
+                    Result("done", id_, self.make(data.draw(children)), items=b"i" * 3, n_items=2)
+                    for id_ in ended[n_back:]
+                ),
+                *results,
+            ]
+        if self.start_owner is member and self.start == "running":
+            n_outputs = data.draw(st.integers(0, 3))
+            results.append(Result("start", str(n_outputs), self.make(brood[:n_outputs]), b"i" * n_outputs, n_outputs))
+            if data.draw(st.booleans()):
+                results.append(Result("started"))
+        options = {
+            "stats": StatsDelta(added=added),
+            "facts": new_facts,
+            "fact_version": member.fact_version,
+            "wanted": wanted,
+        }
+        number = member.last.number + 1 if member.last else 1
+        member.last = Commit(number, results, options)
+        before = view(self.store, self.taskid)
+        reply = self.frontier(member).commit(number, results, **options)
+        assert not reply.is_replayed
+        assert reply.duplicates == self.note_results(member, results)
+        self.note_facts(member, new_facts, reply)
+        self.counted.update(added)
+        self.note_leases(member, wanted, before, reply)
+        self.check_reply(member, reply)
+
+    @precondition(lambda self: any(member.last for member in self.members))
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        """A crawl process repeats a commit whose reply was lost."""
+        member = data.draw(st.sampled_from([member for member in self.members if member.last]))
+        assert member.last is not None
+        reply = self.frontier(member).commit(member.last.number, member.last.results, **member.last.options)
+        assert reply.is_replayed
+        assert reply.duplicates == []
+        assert {lease.id: lease for lease in reply.leases} == member.leases
+        self.check_reply(member, reply)
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data(), how=st.sampled_from(["left", "crashed", "crashed", "failed"]))
+    def leave(self, data: st.DataObject, how: str) -> None:
+        """A crawl process has ended, or its worker is dead."""
+        member = self.draw_member(data)
+        self.members.remove(member)
+        self.gone.append(member)
+        for lease in member.leases.values():
+            self.waiting[lease.payload] += 1
+        if self.start_owner is member:
+            self.start_owner = None
+            self.start = "waiting" if self.start == "running" else self.start
+        if self.idle_owner is member:
+            self.idle_owner = None
+        if self.state is TaskState.RUNNING:
+            self.crashes += how == "crashed"
+            if how == "failed" or self.crashes >= MOST_CRASHES:
+                self.state, self.exit_code = TaskState.STOPPING, 1
+                self.reason = "failed" if how == "failed" else "crashed"
+        self.end_if_empty()
+        assert leave(self.store, self.taskid, member.name, how=how) is self.state
+
+    @precondition(lambda self: self.gone)
+    @rule(data=st.data(), how=st.sampled_from(["left", "crashed", "failed"]))
+    def leave_again(self, data: st.DataObject, how: str) -> None:
+        """Agent and reaper both let a process leave."""
+        member = data.draw(st.sampled_from(self.gone))
+        assert leave(self.store, self.taskid, member.name, how=how) is self.state
+
+    @precondition(lambda self: self.gone)
+    @rule(data=st.data())
+    def commit_late(self, data: st.DataObject) -> None:
+        """A process that was given up for dead was only slow."""
+        member = data.draw(st.sampled_from(self.gone))
+        ended = [Result("done", id_, [request("late")], b"late", 1) for id_ in member.leases]
+        number = member.last.number if member.last else 1
+        for late in (number, number + 1):
+            with pytest.raises(Fenced):
+                self.frontier(member).commit(late, ended, wanted=5)
+        with pytest.raises(Fenced):
+            self.frontier(member).join(capacity=9, is_lifo=True, is_start_lifo=True)
+
+    @rule(mode=st.sampled_from(StopMode), reason=st.sampled_from(["shutdown", "closespider_itemcount"]))
+    def stop(self, mode: StopMode, reason: str) -> None:
+        """Somebody ends the task."""
+        if self.state in ACTIVE:
+            self.state, self.reason, self.stop_mode = TaskState.STOPPING, reason, mode
+        elif self.state is TaskState.STOPPING and mode is StopMode.FORCED:
+            self.stop_mode = mode
+        self.end_if_empty()
+        assert Tasks(self.store).stop(self.taskid, reason=reason, mode=mode) is self.state
+
+    # --- the model
+
+    @property
+    def capacity(self) -> int:
+        """What the task holds for a process's capacity: 16 until one has joined."""
+        return CAPACITY if any(member.has_joined for member in [*self.members, *self.gone]) else 16
+
+    def frontier(self, member: Member) -> Frontier:
+        """The frontier as the process sees it."""
+        return Frontier(self.store, self.taskid, member.name)
+
+    def draw_member(self, data: st.DataObject) -> Member:
+        """One of the processes that have a place."""
+        return data.draw(st.sampled_from(self.members))
+
+    def make(self, brood: list[tuple[str, str, int | None]]) -> list[NewRequest]:
+        """New requests; every third one equals the one before."""
+        made = []
+        for slot, queue, seen in brood:
+            self.n_made += self.n_made % 3 != 2 or seen is not None
+            payload = f"{self.n_made}\n{slot}\n{queue}"
+            made.append(request(payload, slot=slot, queue=queue, seen=None if seen is None else (seen % 2, str(seen))))
+        return made
+
+    def note_results(self, member: Member, results: Sequence[Result]) -> list[int]:
+        """Let the results come true; the indexes of the duplicates."""
+        duplicates, index = [], 0
+        for result in results:
+            self.n_items += result.n_items
+            for new in result.requests:
+                seen = None if new.seen is None else int(new.seen[1])
+                if seen in self.seen:
+                    duplicates.append(index)
+                else:
+                    self.waiting[new.payload] += 1
+                if seen is not None:
+                    self.seen.add(seen)
+                index += 1
+            if result.what in ("done", "back"):
+                payload = member.leases.pop(result.id).payload
+                (self.done if result.what == "done" else self.waiting)[payload] += 1
+                self.crashes = 0 if result.what == "done" else self.crashes
+            elif result.what == "start":
+                self.start_done += int(result.id)
+            elif result.what == "started":
+                self.start, self.start_owner = "done", None
+        return duplicates
+
+    def note_facts(self, member: Member, new_facts: dict[str, str], reply: Committed) -> None:
+        """Facts are told to who does not know them yet."""
+        for fact, value in new_facts.items():
+            self.n_facts += 1
+            self.facts[fact] = (self.n_facts, value)
+        assert reply.fact_version == self.n_facts
+        assert reply.facts == {
+            fact: value for fact, (version, value) in self.facts.items() if version > member.fact_version
+        }
+        member.fact_version = reply.fact_version
+
+    def note_leases(self, member: Member, wanted: int, before: View, reply: Committed) -> None:
+        """As many as are wanted, of those that wait; the first in order of each slot, the slots balanced."""
+        n_expected = min(wanted, self.waiting.total()) if self.state is TaskState.RUNNING else 0
+        assert len(reply.leases) == n_expected
+        for lease in reply.leases:
+            assert lease.id not in member.leases
+            assert lease.payload.decode().split("\n")[1:] == [lease.slot, lease.queue]
+            member.leases[lease.id] = lease
+            self.waiting[lease.payload] -= 1
+        self.waiting += Counter()  # without the zeros
+        after = view(self.store, self.taskid)
+        active = Counter(lease.slot for owner in self.members for lease in owner.leases.values())
+        for slot in {lease.slot for lease in reply.leases}:
+            granted = [_rank(lease.queue) for lease in reply.leases if lease.slot == slot]
+            left = [_rank(queue) for other, queue in after.waiting if other == slot]
+            assert granted == sorted(granted)
+            assert not left or granted[-1] <= min(left)
+            for other in {other for other, _ in after.waiting} - {slot}:
+                assert active[slot] - 1 <= active[other], f"{slot} had its turn before {other}: {before}, {after}"
+
+    def check_reply(self, member: Member, reply: Committed) -> None:
+        """State, counters, and who is told of the end."""
+        assert (reply.state, reply.reason, reply.stop_mode) == (self.state, self.reason, self.stop_mode)
+        n_leased = sum(len(owner.leases) for owner in self.members)
+        assert (reply.queued, reply.leased) == (self.waiting.total(), n_leased)
+        is_idle = not self.waiting and not n_leased and self.start == "done" and self.state is TaskState.RUNNING
+        if not is_idle:
+            self.idle_owner = None
+        elif self.idle_owner is None:
+            self.idle_owner = member
+        assert reply.is_idle == (self.idle_owner is member)
+
+    def end_if_empty(self) -> None:
+        """The last one turns off the light."""
+        if self.state is TaskState.STOPPING and not self.members:
+            self.state = TaskState.FINISHED
+            self.waiting.clear()
+
+    # --- what always holds
+
+    @invariant()
+    def redis_agrees_with_itself(self) -> None:
+        """Counters, sets of slots and queues, owners, lifetimes."""
+        assert faults(self.store) == []
+
+    @invariant()
+    def every_request_is_waiting_leased_or_done(self) -> None:
+        """What stands on Redis is what the model knows."""
+        found = view(self.store, self.taskid)
+        assert found.state is self.state
+        assert found.payloads() == self.waiting
+        assert found.leased == {
+            member.name: {lease.id: (lease.slot, lease.queue, lease.payload) for lease in member.leases.values()}
+            for member in self.members
+            if member.leases
+        }
+        assert set(found.processes) == {member.name for member in self.members}
+        assert (found.record["start"], int(found.record["start_done"])) == (self.start, self.start_done)
+
+    @invariant()
+    def items_and_stats_are_counted_once(self) -> None:
+        """However often a commit was repeated."""
+        entries = self.store.client.xrange(keys.items(self.taskid))
+        assert sum(int(fields[b"n"]) for _, fields in entries) == self.n_items
+        counted, _ = Tasks(self.store).stats(self.taskid)
+        assert counted == {name: number for name, number in self.counted.items() if name in counted}
+        assert not any(number for name, number in self.counted.items() if name not in counted)
+
+    @invariant()
+    def end_is_told_once(self) -> None:
+        """The end record stands in the log exactly when the task has ended."""
+        logs = Streams(self.store).last_lines(self.taskid, 1)
+        is_over = self.state is TaskState.FINISHED
+        assert [entry.end for entry in logs] == ([EndRecord(self.reason, self.exit_code)] if is_over else [])
+
+    def teardown(self) -> None:
+        """The next example begins with an empty server."""
+        self.store.client.flushall()
+
+
+def _rank(queue: str) -> tuple[int, bool]:
+    """The smaller, the earlier."""
+    return -int(queue.removesuffix("s")), queue.endswith("s")
+
+
+def test_frontier_agrees_with_its_model_whatever_is_called(bare_store: Store) -> None:
+    """Any calls in any order, by any number of processes, leave every request in exactly one place."""
+    machine = type("Machine", (FrontierMachine,), {"store": bare_store})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=int(os.environ.get("VSCRAPY_TEST_EXAMPLES", "80")),
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

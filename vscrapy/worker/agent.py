@@ -1,0 +1,455 @@
+"""
+The agent: a Twisted service that looks at the tasks and keeps a worker's slots filled.
+
+It knows Redis and nothing else. Its reactor never waits: Redis and disks are asked in threads (``contact``), and
+the heartbeat has a thread of its own (``pulse``).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import socket
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from setproctitle import setproctitle
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+
+from vscrapy import __version__
+from vscrapy.config import redact
+from vscrapy.errors import ConfigError, NameTaken, StoreRefused, StoreUnavailable, TaskGone
+from vscrapy.model import Endpoint
+from vscrapy.states import Reason, StopMode, TaskState
+from vscrapy.store.base import Store
+from vscrapy.store.blobs import Blobs
+from vscrapy.store.streams import Streams
+from vscrapy.store.tasks import Tasks
+from vscrapy.store.workers import Workers
+from vscrapy.worker.bell import Bell
+from vscrapy.worker.checkout import Checkouts
+from vscrapy.worker.contact import BACKOFF_S, Contact
+from vscrapy.worker.pulse import Identity, Pulse
+from vscrapy.worker.reactor import Reactor, Timer, cancel
+from vscrapy.worker.reaper import reap
+from vscrapy.worker.relay import Relay
+from vscrapy.worker.slots import SlotOptions, Slots
+from vscrapy.worker.spawner import Spawner
+from vscrapy.worker.watch import CLOSE_TIMEOUT_S, Look, Overdue, SenderWatch, with_watched_sender
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+#: Time between two looks at the tasks (s); random, so that agents do not look in step.
+LOOK_S: Final = (0.3, 0.7)
+#: Shortest time between two looks, however often the bell rings (s).
+LOOK_AGAIN_S: Final = 0.05
+#: Time for a reply from Redis (s).
+REPLY_TIMEOUT_S: Final = 5.0
+#: Time between two looks at the cache's size and the blobs' lives (s).
+UPKEEP_S: Final = 3600.0
+#: Age of an id without a record after which it is forgotten (ms).
+FORGET_MS: Final = 60_000
+#: Time to sign off in, at the end (s).
+SIGN_OFF_S: Final = 3.0
+#: Module and function that a crawl process calls. A name, for the agent never imports what is beyond it.
+ENTRY: Final = ("vscrapy.crawl.main", "main")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """How a worker runs."""
+
+    slots: int
+    home: Path
+    #: None: the host's name, with a number behind it when it is taken.
+    name: str | None = None
+    #: End after so long without a task (s); None: never.
+    idle_exit_s: float | None = None
+    #: How long spiders may take to close when their task does not say (s).
+    close_timeout_s: float = CLOSE_TIMEOUT_S
+    entry: tuple[str, str] = ENTRY
+
+
+class Agent(Service):
+    """
+    A worker. ``done`` fires when it has ended; with an error when it could not go on.
+
+    Raises:
+        InsecureStore: From the constructor; Redis has no password, and is not on this machine.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        endpoint: Endpoint,
+        options: AgentOptions,
+        *,
+        say: Callable[[str], None],
+        ready: Callable[[str], None],
+    ) -> None:
+        self.done: Deferred[None] = Deferred()
+        #: It has ended because there was nothing to do for long.
+        self.is_idle_end = False
+        self._reactor = reactor
+        self._endpoint = endpoint
+        self._options = options
+        self._say = say
+        self._ready = ready
+        self._store = Store(endpoint, name="vscrapy-worker", reply_timeout_s=REPLY_TIMEOUT_S)
+        self._workers = Workers(self._store)
+        self._tasks = Tasks(self._store)
+        streams = Streams(self._store)
+        # Each crawl process can want one for its checkout, one for its log, and one for its end.
+        self._contact = Contact(reactor, say, n_threads=8 + 3 * options.slots)
+        self._relay = Relay(reactor, lambda taskid, lines: self._contact.call(streams.append_log, taskid, lines), say)
+        self._spawner = Spawner(reactor, say)
+        self._checkouts = Checkouts(options.home, Blobs(self._store), say)
+        self._slots = Slots(
+            reactor,
+            self._store,
+            self._contact,
+            self._relay,
+            self._spawner,
+            self._checkouts,
+            SlotOptions(options.slots, endpoint, options.entry, options.close_timeout_s),
+            freed=self._freed,
+            say=say,
+        )
+        self._pulse = Pulse(endpoint, self, self._beat_fields)
+        self._bell = Bell(endpoint, ring=lambda: reactor.callFromThread(self._look_now), say=say)
+        self._senders = SenderWatch()
+        self._overdue = Overdue()
+        self._identity: Identity | None = None
+        self._is_looking = False
+        self._is_look_wanted = False
+        self._look_timer: Timer | None = None
+        self._upkeep_s = time.monotonic()
+        self._idle_since_s: float | None = None
+        self._n_interrupts = 0
+        self._is_draining = False
+        self._is_finishing = False
+        #: Off the list by its own will; the pulse may still tell that.
+        self._is_signed_off = False
+
+    # --- the begin
+
+    def startService(self) -> None:
+        """Begin; returns at once."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._spawner.start()
+        ensureDeferred(self._begin()).addErrback(self._fail)
+
+    async def _begin(self) -> None:
+        await self._reach()
+        try:
+            await self._contact.in_thread(self._checkouts.prepare)
+        except OSError as error:
+            home = self._options.home
+            raise ConfigError(f"The home directory {home} cannot be used ({error}); set VSCRAPY_HOME.") from error
+        await self._register()
+        if self._identity is None:
+            return
+        self._bell.start()
+        slots = f"{self._options.slots} slot{'s' if self._options.slots != 1 else ''}"
+        self._ready(f"vscrapy worker {self._identity.name} ready: {slots}, {redact(self._endpoint.url)}")
+
+    async def _reach(self) -> None:
+        """Wait for Redis: a worker's machine may be up before it."""
+        delay_s = BACKOFF_S[0]
+        while not self._is_draining:
+            try:
+                await self._contact.in_thread(self._store.check)
+                self._contact.made()
+                return
+            except StoreUnavailable as error:
+                self._contact.lost(error)
+            await self._contact.sleep(delay_s)
+            delay_s = min(2 * delay_s, BACKOFF_S[1])
+
+    async def _register(self) -> None:
+        """Enter this worker under a name that nobody has, and begin its heartbeat and its looks."""
+        # No place is claimed under a name that has no heartbeat: nobody would reap it.
+        self._identity, self._slots.worker = None, ""
+        fields = {
+            **self._beat_fields(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": __version__,
+            "python": platform.python_version(),
+            "scrapy": version("scrapy"),
+            "twisted": version("twisted"),
+        }
+        for name in self._names():
+            if self._is_draining:
+                return
+            identity = Identity(name, uuid.uuid4().hex)
+            try:
+                await self._contact.insist(self._workers.register, name, identity.token, fields)
+            except NameTaken:
+                if self._options.name is not None:
+                    raise
+                continue
+            self._identity, self._is_signed_off = identity, False
+            self._slots.worker = name
+            setproctitle(f"vscrapy-worker {name}")
+            self._pulse.beat_as(identity)
+            self._look_now()
+            return
+
+    def _names(self) -> Iterator[str]:
+        if self._options.name is not None:
+            yield self._options.name
+            return
+        host = socket.gethostname()
+        yield host
+        number = 2
+        while True:
+            yield f"{host}-{number}"
+            number += 1
+
+    # --- the heartbeat; called in its thread
+
+    def _beat_fields(self) -> dict[str, Any]:
+        return {"slots": self._options.slots, "processes": self._slots.n_busy}
+
+    def beat_failed(self, error: StoreUnavailable | StoreRefused) -> None:
+        """The pulse did not get through."""
+        told = self._contact.lost if isinstance(error, StoreUnavailable) else self._contact.refused
+        self._reactor.callFromThread(told, error)
+
+    def found_dead(self, names: list[str]) -> None:
+        """The pulse has learned that workers are dead."""
+        self._reactor.callFromThread(self._reap, names)
+
+    def declared_dead(self) -> None:
+        """The pulse has learned that this worker counted as dead."""
+        self._reactor.callFromThread(self._rise)
+
+    def _reap(self, names: list[str]) -> None:
+        if self._identity is not None:
+            self._start(self._contact.call(reap, self._store, names, self._identity.name, self._say))
+
+    def _rise(self) -> None:
+        if self._is_finishing or self._is_signed_off:
+            return
+        self._say(
+            "this worker was given up for dead (it was suspended, or Redis lost its data); "
+            f"its {self._slots.n_busy} crawl processes are ended, and it registers again"
+        )
+        self._slots.fence()
+        self._come_back()
+
+    def _come_back(self) -> None:
+        """Register again."""
+        ensureDeferred(self._register()).addErrback(self._fail)
+
+    # --- the looks
+
+    def _look_now(self) -> None:
+        """Look at once, or once more when a look is on its way."""
+        if self._is_looking:
+            self._is_look_wanted = True
+        elif self._identity is not None and not self._is_finishing:
+            self._start(self._look_and_plan())
+
+    async def _look_and_plan(self) -> None:
+        cancel(self._look_timer)
+        self._is_looking, self._is_look_wanted = True, False
+        try:
+            await self._look()
+        finally:
+            self._is_looking = False
+            delay_s = LOOK_AGAIN_S if self._is_look_wanted else random.uniform(*LOOK_S)
+            if not self._is_finishing:
+                self._look_timer = self._reactor.callLater(delay_s, self._look_now)
+
+    async def _look(self) -> None:
+        """Look once, and do what follows from it."""
+        here = self._slots.close_timeouts_s
+        try:
+            look = await self._contact.call(self._observe, frozenset(here))
+            await self._stop_lost(self._senders.look(look))
+            for taskid, reason in self._overdue.look(time.monotonic(), here, look.records).items():
+                self._slots.kill_task(taskid, reason)
+            await self._tidy(look)
+            records = [look.records[taskid] for taskid in look.live if taskid in look.records]
+            await self._slots.fill(record for record in records if not self._senders.is_absent(record))
+            await self._note_idleness(has_tasks=bool(look.live))
+            await self._keep_up()
+        except (StoreUnavailable, StoreRefused):  # Said by the contact.
+            self._senders.broken()
+            await self._note_idleness(has_tasks=False)
+
+    def _observe(self, here: frozenset[int]) -> Look:
+        """Ask Redis for all that a look shows; in a thread."""
+        server_id = self._store.server_id()
+        live = self._tasks.live_ids()
+        records = self._tasks.records(sorted({*live, *here}))
+        watched = with_watched_sender(records.values(), here)
+        subscribers = self._tasks.sender_subscribers(watched)
+        return Look(self._tasks.now_ms(), server_id, tuple(live), records, subscribers)
+
+    async def _stop_lost(self, taskids: list[int]) -> None:
+        for taskid in taskids:
+            self._say(f"task {taskid}: its sender is gone; the task is stopped")
+            try:
+                await self._contact.call(
+                    self._tasks.stop, taskid, reason=Reason.SENDER_LOST.value, mode=StopMode.GRACEFUL
+                )
+            except TaskGone:
+                continue  # The next look sees that, too.
+
+    async def _tidy(self, look: Look) -> None:
+        """Take what has ended off the registry of live tasks."""
+        for taskid in look.live:
+            record = look.records.get(taskid)
+            if record is None:
+                await self._contact.call(self._tasks.forget, taskid, older_than_ms=look.now_ms - FORGET_MS)
+            elif record.state is TaskState.FINISHED:
+                await self._contact.call(self._tasks.archive, record)
+
+    async def _keep_up(self) -> None:
+        if time.monotonic() - self._upkeep_s < UPKEEP_S:
+            return
+        self._upkeep_s = time.monotonic()
+        await self._slots.refresh_blobs()
+        await self._contact.in_thread(self._checkouts.trim)
+
+    async def _note_idleness(self, *, has_tasks: bool) -> None:
+        """End when there was nothing to do for long enough; Redis being away is nothing to do."""
+        if self._options.idle_exit_s is None or self._is_draining:
+            return
+        now_s = time.monotonic()
+        if has_tasks or self._slots.n_busy:
+            self._idle_since_s = None
+        elif self._idle_since_s is None:
+            self._idle_since_s = now_s
+        elif now_s - self._idle_since_s >= self._options.idle_exit_s:
+            await self._end_idle()
+
+    async def _end_idle(self) -> None:
+        """
+        Sign off first and look again then: whoever saw this worker alive may be about to submit a task.
+
+        A sender is connected before it looks for workers, so one of the two looks finds it.
+        """
+        if self._identity is None:
+            return
+        self._idle_since_s = None
+        self._is_signed_off = True
+        try:
+            if await self._contact.call(self._is_wanted):
+                self._is_signed_off = False
+                return
+            await self._contact.call(self._workers.retire, self._identity.name, self._identity.token)
+            if await self._contact.call(self._is_wanted):
+                self._come_back()
+                return
+        except (StoreUnavailable, StoreRefused):
+            if self._contact.is_made:
+                self._come_back()
+                return
+        self._say(f"nothing to do for {self._options.idle_exit_s:g} s; it ends")
+        self.is_idle_end = True
+        self._finish()
+
+    def _is_wanted(self) -> bool:
+        """Is there a task, or somebody who may be about to submit one? In a thread."""
+        strangers = {name for name in self._store.client_names() if not name.startswith("vscrapy-worker")}
+        return bool(strangers or self._tasks.live_ids())
+
+    # --- the end
+
+    def interrupt(self) -> None:
+        """A signal to end: the first time gently, then at once."""
+        self._n_interrupts += 1
+        if self._n_interrupts == 1:
+            self._drain()
+        elif self._n_interrupts == 2:
+            self._say("its crawl processes are ended at once")
+            given_up = self._slots.give_up()
+            self._limit(given_up)
+            given_up.addCallbacks(lambda _: self._finish(), self._cannot_sign_off)
+        else:
+            self._end(None)
+
+    def _drain(self) -> None:
+        self._is_draining = True
+        self._slots.drain()
+        n_busy = self._slots.n_busy
+        if n_busy == 0:
+            self._finish()
+            return
+        plural = "es" if n_busy > 1 else ""
+        self._say(f"no new work; waiting for {n_busy} crawl process{plural} to leave (again: end at once)")
+
+    def _freed(self) -> None:
+        """A slot is free."""
+        if self._is_draining and self._slots.n_busy == 0:
+            self._finish()
+        else:
+            self._look_now()
+
+    def _fail(self, failure: Failure) -> None:
+        """It cannot go on."""
+        self._finish(failure.value)
+
+    def _finish(self, error: BaseException | None = None) -> None:
+        """Sign off and end."""
+        if not self._is_finishing:
+            self._is_finishing = True
+            ended = ensureDeferred(self._sign_off(error))
+            ended.addErrback(self._told)
+            ended.addCallback(lambda _: self._end(error))
+
+    async def _sign_off(self, error: BaseException | None) -> None:
+        self._bell.stop()
+        if self._slots.n_busy and error is not None:
+            self._slots.fence()
+        await self._contact.in_thread(self._pulse.stop)
+        if self._identity is not None:
+            signed_off = self._contact.call(self._workers.retire, self._identity.name, self._identity.token)
+            self._limit(signed_off)
+            signed_off.addErrback(self._cannot_sign_off, error)
+            await signed_off
+
+    def _cannot_sign_off(self, failure: Failure, error: BaseException | None = None) -> None:
+        self._told(failure)
+        self._say("could not sign off; the other workers will find out by themselves")
+        self._end(error)
+
+    def _limit(self, deferred: Deferred[Any]) -> None:
+        reactor: Any = self._reactor  # Twisted asks for its zope interface.
+        deferred.addTimeout(SIGN_OFF_S, reactor)
+
+    def _end(self, error: BaseException | None) -> None:
+        if self.done.called:
+            return
+        self._is_finishing = True
+        self._relay.stop()
+        self._spawner.stop()
+        self._contact.stop()
+        cancel(self._look_timer)
+        if error is None:
+            self.done.callback(None)
+        else:
+            self.done.errback(error)
+
+    def _start(self, work: Coroutine[Any, Any, None] | Deferred[None]) -> None:
+        """Let something run by itself; what it raises is told."""
+        deferred = ensureDeferred(work) if not isinstance(work, Deferred) else work
+        deferred.addErrback(self._told)
+
+    def _told(self, failure: Failure) -> None:
+        """The contact has told of Redis; anything else is a bug."""
+        if not isinstance(failure.value, StoreUnavailable | StoreRefused | DeferredTimeout):
+            self._say(failure.getTraceback())

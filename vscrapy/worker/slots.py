@@ -1,0 +1,323 @@
+"""
+The slots of a worker: places in tasks are claimed, crawl processes run in them, and the places are left.
+
+Every place that was claimed, or may have been (no reply came), is left and released, however long Redis is away.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred, ensureDeferred
+
+from vscrapy import wire
+from vscrapy.bundle import manifest_from_json
+from vscrapy.errors import BundleError, NotVerified, ProtocolMismatch, StoreRefused, StoreUnavailable, TaskGone
+from vscrapy.model import Endpoint, Manifest
+from vscrapy.store.blobs import Blobs
+from vscrapy.store.frontier import leave
+from vscrapy.store.tasks import TaskRecord, Tasks
+from vscrapy.store.workers import Workers
+from vscrapy.wire import LogLine
+from vscrapy.worker.checkout import Checkouts
+from vscrapy.worker.contact import BACKOFF_S
+from vscrapy.worker.process import CrawlProcess, Place
+
+if TYPE_CHECKING:
+    from vscrapy.store.base import Store
+    from vscrapy.worker.contact import Contact
+    from vscrapy.worker.reactor import Reactor
+    from vscrapy.worker.relay import Relay
+    from vscrapy.worker.spawner import Spawner
+
+#: Time for the last lines of a process to reach Redis before it leaves (s): after a good end, for leaving can end
+#: the task, and then nobody takes lines any more; and after a crash, when its leases are wanted back soon.
+FLUSH_S: Final = 5.0
+CRASHED_FLUSH_S: Final = 0.3
+#: Exit codes of a crawl process that mean something: no crawl at all; given up for dead.
+FAILED_CODE: Final = 70
+FENCED_CODE: Final = 71
+
+
+@dataclass(frozen=True, slots=True)
+class SlotOptions:
+    """How crawl processes run here."""
+
+    slots: int
+    #: Where the store is, and the secret, which stays here.
+    endpoint: Endpoint
+    #: Module and function that a crawl process calls.
+    entry: tuple[str, str]
+    #: How long spiders may take to close when their task does not say (s).
+    close_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a crawl process ended."""
+
+    #: For ``leave.lua``: ``left``, ``crashed``, ``failed``.
+    how: str
+    #: The rest of a sentence for the task's log; empty: nothing to say.
+    words: str = ""
+
+
+@dataclass(slots=True)
+class _Resident:
+    """A crawl process in its slot."""
+
+    child: CrawlProcess
+    directory: Path | None = field(default=None)
+
+
+class Slots:
+    """All slots of one agent."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        store: Store,
+        contact: Contact,
+        relay: Relay,
+        spawner: Spawner,
+        checkouts: Checkouts,
+        options: SlotOptions,
+        *,
+        freed: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._reactor = reactor
+        self._store = store
+        self._workers = Workers(store)
+        self._tasks = Tasks(store)
+        self._blobs = Blobs(store)
+        self._contact = contact
+        self._relay = relay
+        self._spawner = spawner
+        self._checkouts = checkouts
+        self._options = options
+        self._freed = freed
+        self._say = say
+        #: The name that places are claimed under; empty: none are claimed now.
+        self.worker = ""
+        self._residents: dict[str, _Resident] = {}
+        self._n_claiming = 0
+        self._is_draining = False
+        #: Counts how often all places were given to others.
+        self._epoch = 0
+        #: Tasks that speak another protocol; said once.
+        self._foreign: set[int] = set()
+
+    @property
+    def n_busy(self) -> int:
+        """Slots that are taken, or just being taken."""
+        return len(self._residents) + self._n_claiming
+
+    @property
+    def close_timeouts_s(self) -> dict[int, float]:
+        """The tasks that run here, and how long each may take to close its spiders."""
+        return {resident.child.place.taskid: resident.child.close_timeout_s for resident in self._residents.values()}
+
+    async def fill(self, records: Iterable[TaskRecord]) -> None:
+        """Claim a place in each task that grows, at most one in each, those with the fewest processes first."""
+        growing = [record for record in records if record.is_growing and record.taskid not in self._foreign]
+        for record in sorted(growing, key=lambda record: (record.processes, record.created_ms, record.taskid)):
+            if self._is_draining or not self.worker or self.n_busy >= self._options.slots:
+                return
+            await self._claim(record)
+
+    def kill_task(self, taskid: int, reason: str) -> None:
+        """End a task's processes at once."""
+        for resident in self._residents.values():
+            if resident.child.place.taskid == taskid:
+                resident.child.kill(reason)
+
+    def fence(self) -> None:
+        """All places were given to others: end their processes."""
+        self._epoch += 1
+        for resident in self._residents.values():
+            resident.child.is_fenced = True
+            resident.child.kill("its worker was given up for dead")
+
+    def drain(self) -> None:
+        """Take no place any more, and ask all processes to leave."""
+        self._is_draining = True
+        for resident in self._residents.values():
+            resident.child.ask_to_leave()
+
+    def give_up(self) -> Deferred[None]:
+        """End all processes at once and leave their places, in one go."""
+        self._is_draining = True
+        residents = list(self._residents.values())
+        for resident in residents:
+            resident.child.kill("its worker was told to end at once")
+        return self._contact.call(self._leave_all, residents)
+
+    def refresh_blobs(self) -> Deferred[None]:
+        """Give the files of the tasks that run here a new life."""
+        shas = {sha for resident in self._residents.values() for sha in resident.child.shas}
+        return self._contact.call(self._blobs.refresh, sorted(shas))
+
+    # --- a place
+
+    async def _claim(self, record: TaskRecord) -> None:
+        taskid, worker, epoch = record.taskid, self.worker, self._epoch
+        process = f"{worker}.{uuid.uuid4().hex[:12]}"
+        self._n_claiming += 1
+        try:
+            number = await self._contact.call(self._workers.claim, taskid, process, worker)
+        except ProtocolMismatch as error:
+            self._foreign.add(taskid)
+            self._say(f"{error}; install the same version on both sides")
+            return
+        except (StoreUnavailable, StoreRefused):
+            self._start(self._give_back(Place(taskid, process, 0, worker)))  # It may have happened.
+            return
+        finally:
+            self._n_claiming -= 1
+        if number <= 0:
+            return
+        place = Place(taskid, process, number, worker)
+        if self._is_draining or epoch != self._epoch:
+            self._start(self._give_back(place))
+            return
+        child = CrawlProcess(self._reactor, place, self._relay)
+        child.close_timeout_s = self._options.close_timeout_s
+        self._residents[process] = resident = _Resident(child)
+        self._start(self._attend(resident, record))
+
+    async def _attend(self, resident: _Resident, record: TaskRecord) -> None:
+        """Be with a crawl process from its claim to its release."""
+        child = resident.child
+        try:
+            ending = await self._run(resident, record)
+        # Whatever it was, the place must be left.
+        except Exception:  # noqa: BLE001
+            self._say(f"task {record.taskid}: {traceback.format_exc()}")
+            ending = _Ending("crashed", "ended by an error of the worker, which is in its own log")
+        await self._leave(child, ending)
+        if resident.directory is not None:
+            await self._contact.in_thread(self._checkouts.remove, resident.directory)
+        del self._residents[child.place.process]
+        if record.taskid not in self.close_timeouts_s:
+            self._relay.close(record.taskid)
+        self._freed()
+
+    async def _run(self, resident: _Resident, record: TaskRecord) -> _Ending:
+        """Run a crawl process until it has ended."""
+        child, taskid = resident.child, record.taskid
+        try:
+            job = await self._contact.insist(self._read_job, taskid)
+            manifest = manifest_from_json(job["manifest"])
+            child.shas = sorted({file.sha256 for root in manifest.roots for file in root.files})
+            child.close_timeout_s = float(job.get("close_timeout_s", self._options.close_timeout_s))
+            if not self._is_wanted(child):
+                return _Ending("left")
+            resident.directory = await self._check_out(child.place, manifest)
+            if not self._is_wanted(child):
+                return _Ending("left")
+            child.launch(self._spawner, self._spec(child.place, record.spider, job, resident.directory))
+        except (NotVerified, BundleError) as error:
+            self._say(f"task {taskid} is not run: {error}")
+            return _Ending("failed", f"was not started: {error}")
+        except (TaskGone, OSError) as error:
+            self._say(f"task {taskid} cannot be run here: {error}")
+            return _Ending("crashed", f"was not started: {error}")
+        return _ending(child, await child.ended)
+
+    @staticmethod
+    def _is_wanted(child: CrawlProcess) -> bool:
+        return not (child.is_asked_to_leave or child.kill_reason)
+
+    def _read_job(self, taskid: int) -> dict[str, Any]:
+        key = wire.task_key(self._options.endpoint.secret, taskid)
+        job = wire.decode_job(self._tasks.job(taskid), key)
+        if not isinstance(job.get("manifest"), str):
+            raise BundleError("the task has no manifest; was it sent by another version of vscrapy?")
+        return job
+
+    async def _check_out(self, place: Place, manifest: Manifest) -> Path:
+        return await self._contact.insist(self._checkouts.check_out, place.taskid, place.number, manifest)
+
+    def _spec(self, place: Place, spider: str, job: dict[str, Any], directory: Path) -> dict[str, Any]:
+        endpoint = self._options.endpoint
+        return {
+            "id": place.process,
+            "entry": list(self._options.entry),
+            "taskid": place.taskid,
+            "process": place.process,
+            "number": place.number,
+            "worker": place.worker,
+            "url": endpoint.url,
+            "source": endpoint.source,
+            "insecure": endpoint.is_insecure_allowed,
+            # Of this task alone: the cluster's secret is not for user code.
+            "key": wire.task_key(endpoint.secret, place.taskid).hex(),
+            "directory": str(directory),
+            "job": job,
+            "title": f"vscrapy-crawl task {place.taskid} {spider}",
+        }
+
+    # --- its end
+
+    async def _leave(self, child: CrawlProcess, ending: _Ending) -> None:
+        """Send the process's last lines, give its leases back, and free its place."""
+        place = child.place
+        if ending.words and not child.is_fenced:
+            words = f"vscrapy: crawl process {place.number} on worker {place.worker} {ending.words}\n"
+            line = LogLine("err", words, time.time(), process=place.number, worker=place.worker)
+            self._relay.add(place.taskid, [line], worker=place.worker)
+        patience_s = CRASHED_FLUSH_S if ending.how == "crashed" else FLUSH_S
+        delay_s = BACKOFF_S[0]
+        while True:
+            await self._relay.flushed(place.taskid, patience_s)
+            try:
+                await self._contact.call(self._leave_now, place, ending.how)
+                return
+            except (StoreUnavailable, StoreRefused):
+                await self._contact.sleep(delay_s)
+                delay_s = min(2 * delay_s, BACKOFF_S[1])
+
+    async def _give_back(self, place: Place) -> None:
+        """Leave a place that nothing was started in."""
+        await self._contact.insist(self._leave_now, place, "left")
+
+    def _leave_now(self, place: Place, how: str) -> None:
+        leave(self._store, place.taskid, place.process, how=how)
+        self._workers.release(place.taskid, place.process, place.worker)
+
+    def _leave_all(self, residents: list[_Resident]) -> None:
+        for resident in residents:
+            self._leave_now(resident.child.place, "crashed")
+            if resident.directory is not None:
+                self._checkouts.remove(resident.directory)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let a coroutine run by itself; what it raises is a bug, and told."""
+        ensureDeferred(work).addErrback(lambda failure: self._say(failure.getTraceback()))
+
+
+def _ending(child: CrawlProcess, code: int | None) -> _Ending:
+    """Say what a process's exit means."""
+    if code in (0, FENCED_CODE):
+        return _Ending("left")
+    if code == FAILED_CODE:
+        return _Ending("failed")  # It has said why.
+    back = "what it had in hand goes back"
+    if child.kill_reason:
+        return _Ending("crashed", f"was killed: {child.kill_reason}")
+    if code is None:
+        return _Ending("crashed", f"ended in an unknown way; {back}")
+    if code > 0:
+        return _Ending("crashed", f"exited with code {code}; {back}")
+    number = -code
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    hint = " (out of memory?)" if number == signal.SIGKILL else ""
+    return _Ending("crashed", f"was killed by {name}{hint}; {back}")
