@@ -12,9 +12,10 @@ import queue
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from scrapy.utils.log import get_scrapy_root_handler
 from twisted.internet.defer import Deferred
@@ -30,6 +31,7 @@ from vscrapy.sender.terminal import Terminal
 from vscrapy.states import Reason, StopMode
 from vscrapy.stats import merge
 from vscrapy.store.base import Store
+from vscrapy.store.connection import require_server
 from vscrapy.store.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -57,7 +59,6 @@ class AttachedCrawl:
         self._presence: Presence | None = None
         self._follower: Follower | None = None
         self._exit_code = 1
-        self._error: VscrapyError | None = None
         self._has_ended = threading.Event()
         self._home = Home(settings, has_pipelines=order.pipelines == "home", on_open=self._submit)
         self._settings = settings
@@ -70,9 +71,10 @@ class AttachedCrawl:
             The crawl's exit code.
 
         Raises:
-            VscrapyError: The task could not be submitted.
+            StoreUnavailable, StoreRefused: Redis does not answer. What else keeps the task from being submitted
+                ends the process with the error's line and exit code.
         """
-        self._store.check()
+        require_server(self._store.client, self._endpoint)
         silence(has_pipelines=self._order.pipelines == "home")
         process: Any = internals.crawler_process(self._settings)
         crawler = process.create_crawler(spider_class)
@@ -84,8 +86,6 @@ class AttachedCrawl:
         if self._taskid and not self._has_ended.is_set():
             # Home broke down before the task's end, for instance in a pipeline's open_spider.
             self._stop(Reason.FAILED, StopMode.GRACEFUL)
-        if self._error is not None:
-            raise self._error
         return 1 if process.bootstrap_failed else self._exit_code
 
     # In home's thread.
@@ -100,17 +100,14 @@ class AttachedCrawl:
     # In threads.
 
     def _submit_in_thread(self, opened: Deferred[None], call: Any) -> None:
-        from scrapy.exceptions import CloseSpider
-
         try:
             submitted = submit(self._store, self._endpoint.secret, self._order, self._settings, self._exclude)
         except VscrapyError as error:
-            self._error = error
-            call(opened.errback, CloseSpider("failed"))
-            return
-        except Exception:
-            call(opened.errback, CloseSpider("failed"))
-            raise  # the thread shows it
+            print(f"vscrapy: {error}", file=sys.stderr)
+            self._exit_before_anything(error.exit_code)
+        except Exception:  # noqa: BLE001 - a defect; shown whole, and nothing has been submitted
+            traceback.print_exc()
+            self._exit_before_anything(1)
         self._taskid = submitted.taskid
         self._terminal.tell(
             f"task {submitted.taskid}: {self._order.spider}, {submitted.n_files} files "
@@ -127,6 +124,13 @@ class AttachedCrawl:
         threading.Thread(target=self._obey, name="vscrapy-signals", daemon=True).start()
         threading.Thread(target=self._follow, name="vscrapy-follow", daemon=True).start()
         call(opened.callback, None)
+
+    @staticmethod
+    def _exit_before_anything(code: int) -> NoReturn:
+        """End at once: the spider has not opened, so no feed is touched and no pipeline has begun."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
     def _follow(self) -> None:
         assert self._follower is not None

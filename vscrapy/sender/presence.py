@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from vscrapy import keys
+from vscrapy import __version__, keys
 from vscrapy.errors import StoreRefused, StoreUnavailable
-from vscrapy.model import Endpoint
+from vscrapy.model import PROTOCOL, Endpoint
 from vscrapy.states import TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.tasks import Subscription, Tasks
@@ -92,8 +92,12 @@ class Presence:
             self._told = ""
             return
         workers = [worker for worker in self._workers.list() if worker.is_alive]
+        others = [worker for worker in workers if worker.protocol != PROTOCOL]
         if not workers:
             why = "no worker is online; start one on any machine with: vscrapy worker --redis URL"
+        elif len(others) == len(workers):
+            versions = ", ".join(sorted({worker.version for worker in others}))
+            why = f"all workers have another version of vscrapy ({versions}, here {__version__}); install one version"
         elif not ever:
             slots = sum(worker.slots for worker in workers)
             why = f"all {slots} slots of {len(workers)} workers are taken"
