@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -217,7 +217,7 @@ class DownloadSlots:
             found = [downloader.slots[slot]] if slot in downloader.slots else []
         for each in found:
             each.concurrency = most
-            _make_strict(each, is_strict)
+            self._make_strict(each, is_strict)
             downloader._process_queue(each)
 
     def _hook(self) -> None:
@@ -229,10 +229,16 @@ class DownloadSlots:
             n_slots = len(downloader.slots)
             key, slot = get_slot(*args, **kwargs)
             if len(downloader.slots) != n_slots:
-                _make_strict(slot, self._strict.get(key, self._strict_default))
+                self._make_strict(slot, self._strict.get(key, self._strict_default))
             return key, slot
 
         downloader._get_slot = hooked
+
+    def _make_strict(self, slot: Any, is_strict: bool) -> None:
+        # The class of the object, for Scrapy's slots take no attributes; both classes have the same layout.
+        slot.__class__ = _StrictSlot if is_strict else Slot
+        if is_strict and not isinstance(slot.active, _Active):
+            slot.active = _Active(slot.active, lambda: self._downloader._process_queue(slot))
 
 
 class _StrictSlot(Slot):
@@ -244,9 +250,16 @@ class _StrictSlot(Slot):
         return self.concurrency - _running(self)
 
 
-def _make_strict(slot: Any, is_strict: bool) -> None:
-    # The class of the object, for Scrapy's slots take no attributes; both classes have the same layout.
-    slot.__class__ = _StrictSlot if is_strict else Slot
+class _Active(set[Any]):
+    """A slot's unfinished requests; Scrapy fills the slot as a download ends, we once more as it is forgotten."""
+
+    def __init__(self, requests: Iterable[Any], on_removed: Callable[[], None]) -> None:
+        super().__init__(requests)
+        self._on_removed = on_removed
+
+    def remove(self, request: Any) -> None:
+        super().remove(request)
+        self._on_removed()
 
 
 def _running(slot: Any) -> int:
