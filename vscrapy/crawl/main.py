@@ -69,13 +69,15 @@ def main(spec: dict[str, Any], channel_fd: int) -> int:
 
 def _enter(directory: Path, job: dict[str, Any]) -> None:
     """Go to the project's directory, with the environment and the import path that it has at the sender."""
-    os.environ.update(job.get("env", {}))
-    working = directory / "project" / job.get("working_directory", ".")
+    os.environ.update(job["env"])
+    working = directory / "project" / job["working_directory"]
     os.environ["PWD"] = str(working)
     os.chdir(working)
-    sys.argv[:] = job.get("argv", ["scrapy", "crawl"])
+    sys.argv[:] = job["argv"]
     sys.path[:] = [entry for entry in sys.path if entry not in ("", ".")]
-    sys.path[:0] = [str(directory / name) for name in job.get("import_roots", ())]
+    project = [str(directory / "project" / name) for name in job["project_paths"]]
+    outside = [str(directory / name) for name in job["import_roots"]]
+    sys.path[:0] = project + outside
 
 
 def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:

@@ -128,7 +128,7 @@ class Spawner:
             self._process = self._reactor.spawnProcess(
                 _Watcher(self),
                 sys.executable,
-                [sys.executable, "-m", "vscrapy.worker.template", str(_FD)],
+                [sys.executable, "-P", "-m", "vscrapy.worker.template", str(_FD)],
                 env=environ,
                 childFDs={0: null, 1: 1, 2: 2, _FD: theirs.fileno()},
             )
