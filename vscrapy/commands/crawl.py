@@ -16,7 +16,7 @@ from scrapy.exceptions import UsageError
 from scrapy.utils.spider import iter_spider_classes
 
 from vscrapy import config, embedded, internals
-from vscrapy.errors import ConfigError
+from vscrapy.errors import ConfigError, StoreUnavailable
 from vscrapy.sender.attached import AttachedCrawl
 from vscrapy.sender.submit import Order, submit
 from vscrapy.store.base import Store
@@ -136,6 +136,14 @@ def _endpoint(opts: argparse.Namespace) -> Endpoint:
     found = config.resolve(redis=opts.redis, insecure=opts.insecure)
     if found is not None:
         return found
+    try:
+        return _embedded()
+    except StoreUnavailable:  # the idle worker has ended the server between two steps
+        return _embedded()
+
+
+def _embedded() -> Endpoint:
+    """The embedded server, with a live worker."""
     home = config.ensure_home()
     endpoint = embedded.ensure(home)
     store = Store(endpoint, name="vscrapy-start")

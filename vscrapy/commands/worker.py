@@ -13,6 +13,8 @@ from pathlib import Path
 from vscrapy import config, embedded
 from vscrapy.errors import ConfigError, EmbeddedError, VscrapyError
 from vscrapy.model import Endpoint
+from vscrapy.store.base import Store
+from vscrapy.store.tasks import Tasks
 
 _NAME = re.compile(r"[\w.-]+")
 
@@ -71,8 +73,8 @@ def _work(options: argparse.Namespace) -> None:
     with _pid_file(home):
         is_idle_end = run_agent(endpoint, agent_options)
     if is_idle_end:
-        # The pid file is gone, so this ends the server only.
-        embedded.shutdown(home)
+        store = Store(endpoint, name="vscrapy-worker-end")
+        embedded.end_unused(home, is_used=lambda: bool(store.strangers() or Tasks(store).live_ids()))
 
 
 def _endpoint(options: argparse.Namespace, home: Path) -> Endpoint:

@@ -145,6 +145,30 @@ def shutdown(home: Path) -> bool:
         raise EmbeddedError(f"The embedded server in {place.data} cannot be ended: {error}") from error
 
 
+def end_unused(home: Path, *, is_used: Callable[[], bool]) -> bool:
+    """
+    End the embedded server of *home* if it has no worker and nobody uses it; tell whether it was ended.
+
+    For the local worker, which has ended because there was nothing to do. While this looks, nobody can start
+    another worker.
+
+    Args:
+        is_used: Looks for tasks and clients.
+
+    Raises:
+        EmbeddedError: The server could not be ended.
+    """
+    place = Place(home.resolve())
+    try:
+        with locked(place.worker_lock):
+            if place.worker_pid() is not None:
+                return False
+            with locked(place.embedded_lock):
+                return not is_used() and server.end(place)
+    except OSError as error:
+        raise EmbeddedError(f"The embedded server in {place.data} cannot be ended: {error}") from error
+
+
 def _size(number_bytes: int) -> str:
     """Write a size for a person, in three digits or four."""
     size = float(number_bytes)

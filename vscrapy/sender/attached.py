@@ -39,9 +39,12 @@ if TYPE_CHECKING:
     from scrapy.settings import Settings
 
     from vscrapy.model import Endpoint
+    from vscrapy.store.streams import EndRecord
 
 #: After a forced stop, or when the terminal is gone, the end record is waited for this long (seconds).
 LAST_WORDS_S: Final = 10.0
+#: Time between two tries to stop the task, when Redis is away (seconds).
+STOP_AGAIN_S: Final = 0.2
 
 
 class AttachedCrawl:
@@ -133,17 +136,25 @@ class AttachedCrawl:
         os._exit(code)
 
     def _follow(self) -> None:
-        assert self._follower is not None
         try:
-            end = self._follower.run()
-        except OSError as error:  # the terminal, or the pipe that this process writes to, is gone
-            self._leave_terminal(error)
-            end = self._follower.run()
+            end = self._follow_to_end()
+        except Exception:  # noqa: BLE001 - a defect; shown whole, and nobody waits for an end that is not seen
+            traceback.print_exc()
+            self._stop(Reason.FAILED, StopMode.GRACEFUL)
+            end = None
         if end is not None:
             self._exit_code = end.exit_code
         reason = end.reason if end is not None else Reason.FAILED
         self._has_ended.set()
         self._home.end(reason, self._stats(reason))
+
+    def _follow_to_end(self) -> EndRecord | None:
+        assert self._follower is not None
+        try:
+            return self._follower.run()
+        except OSError as error:  # the terminal, or the pipe that this process writes to, is gone
+            self._leave_terminal(error)
+            return self._follower.run()
 
     def _leave_terminal(self, error: OSError) -> None:
         silence = os.open(os.devnull, os.O_WRONLY)
@@ -160,30 +171,39 @@ class AttachedCrawl:
         return merge(counted, values, reason=reason)
 
     def _obey(self) -> None:
-        """Carry out what the user's signals ask for."""
+        """Carry out what the user's signals ask for; when Redis is away, as soon as it is back."""
         n_asked = 0
+        wanted: tuple[Reason, StopMode] | None = None
         while not self._has_ended.is_set():
-            number = self._asked.get()
+            try:
+                number = self._asked.get(timeout=STOP_AGAIN_S if wanted else None)
+            except queue.Empty:
+                if wanted and self._stop(*wanted):
+                    wanted = None
+                continue
             n_asked += 1
             name = signal.Signals(number).name
-            if number == signal.SIGHUP:
-                self._stop(Reason.SENDER_LOST, StopMode.GRACEFUL)
+            mode = StopMode.GRACEFUL if number == signal.SIGHUP or n_asked == 1 else StopMode.FORCED
+            wanted = (Reason.SENDER_LOST if number == signal.SIGHUP else Reason.SHUTDOWN, mode)
+            if number == signal.SIGHUP or mode is StopMode.FORCED:
                 self._give_up_after(LAST_WORDS_S)
-            elif n_asked == 1:
-                self._terminal.tell(f"received {name}, closing task {self._taskid} gracefully; again to force")
-                self._stop(Reason.SHUTDOWN, StopMode.GRACEFUL)
-            else:
+            # The words come after the deed: the terminal may be slow, or gone.
+            if self._stop(*wanted):
+                wanted = None
+            if mode is StopMode.FORCED:
                 self._terminal.tell(f"received {name} again, task {self._taskid} is ended by force")
-                self._stop(Reason.SHUTDOWN, StopMode.FORCED)
-                self._give_up_after(LAST_WORDS_S)
+            elif number != signal.SIGHUP:
+                self._terminal.tell(f"received {name}, closing task {self._taskid} gracefully; again to force")
 
-    def _stop(self, reason: str, mode: StopMode) -> None:
+    def _stop(self, reason: str, mode: StopMode) -> bool:
+        """Stop the task; False: Redis did not answer."""
         try:
             self._tasks.stop(self._taskid, reason=reason, mode=mode)
         except TaskGone:
-            return  # it has ended by itself
-        except (StoreUnavailable, StoreRefused) as error:
-            self._terminal.tell(f"{error}; task {self._taskid} ends when its workers miss this sender")
+            return True  # it has ended by itself
+        except (StoreUnavailable, StoreRefused):
+            return False  # the follower tells that Redis is away; without a sender the task ends by itself
+        return True
 
     def _give_up_after(self, seconds: float) -> None:
         def give_up() -> None:

@@ -99,6 +99,8 @@ class Follower:
         """Show the last *most* lines, and go on after them; the end record if the task has ended."""
         entries = self._streams.last_lines(self._taskid, most)
         n_lines = sum(len(entry.lines) for entry in entries)
+        if n_lines < most and entries and entries[0].first:
+            self._terminal.show_cut(entries[0].first)
         end = None
         for entry in entries:
             skip = max(0, min(len(entry.lines), n_lines - most))

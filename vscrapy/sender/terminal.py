@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TextIO
 
 from vscrapy.wire import LogLine
@@ -14,6 +16,8 @@ from vscrapy.wire import LogLine
 _CLOSING = "Closing spider ("
 _CLOSED = "Spider closed ("
 _ENGINE = "scrapy.core.engine"
+#: A line with its end, or the rest of a text; unlike str.splitlines(), it goes on after a \r.
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 class Terminal:
@@ -38,8 +42,8 @@ class Terminal:
         self._lock = threading.Lock()
 
     def tell(self, text: str) -> None:
-        """Show one line of vscrapy's own, on stderr."""
-        with self._lock:
+        """Show one line of vscrapy's own, on stderr; from any thread, which goes on when the terminal is gone."""
+        with self._lock, suppress(OSError):
             print(f"{self._prefix}vscrapy: {text}", file=sys.stderr, flush=True)
 
     def show(self, line: LogLine) -> None:
@@ -50,7 +54,8 @@ class Terminal:
             if self._is_shown(line):
                 self._show_record(line)
         else:
-            self._show_text(line, sys.stdout if line.stream == "out" else sys.stderr)
+            # The real ones: LOG_STDOUT puts a logger in the place of sys.stdout.
+            self._show_text(line, sys.__stdout__ if line.stream == "out" else sys.__stderr__)
 
     def show_cut(self, n_lines: int) -> None:
         """Show that lines are missing."""
@@ -88,11 +93,15 @@ class Terminal:
             else:
                 handler.handle(record)
 
-    def _show_text(self, line: LogLine, stream: TextIO) -> None:
+    def _show_text(self, line: LogLine, stream: TextIO | None) -> None:
+        if stream is None:
+            return
         mark = self._prefix + self._mark(line)
         text = line.text
         if mark:
-            text = "".join(mark + part for part in text.splitlines(keepends=True))
+            text = "".join(mark + part for part in _LINE.findall(text))
+        # The crawl processes speak UTF-8; what this terminal cannot show must not end its following.
+        text = text.encode(stream.encoding, "backslashreplace").decode(stream.encoding)
         with self._lock:
             stream.write(text)
             stream.flush()

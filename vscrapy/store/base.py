@@ -47,6 +47,10 @@ class Store:
         with translate(self.endpoint):
             return {client["name"] for client in self.client.client_list()}
 
+    def strangers(self) -> set[str]:
+        """The names of connected clients that are not a worker: senders, and people who look."""
+        return {name for name in self.client_names() if not name.startswith("vscrapy-worker")}
+
     def run(self, script: str, keys: list[str], args: list[Any]) -> Any:
         """Run one script: one atomic operation."""
         registered = self._scripts.get(script)

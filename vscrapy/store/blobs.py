@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,7 @@ class Blobs:
             Bytes of the files that had to be sent.
 
         Raises:
-            BundleError: A file cannot be read any more.
+            BundleError: A file cannot be read any more, or its content is another one by now.
         """
         shas = sorted(paths)
         client = self._store.client
@@ -51,6 +52,9 @@ class Blobs:
                 content = paths[sha].read_bytes()
             except OSError as error:
                 raise BundleError(f"{paths[sha]} cannot be read: {error.strerror}") from error
+            # A wrong content under this name would fail every project with the right one, until it expires.
+            if hashlib.sha256(content).hexdigest() != sha:
+                raise BundleError(f"{paths[sha]} has changed while it was sent; send the project again")
             pipeline.set(keys.blob(sha), zlib.compress(content, 1), ex=keys.BLOB_TTL_S)
             sent += len(content)
             waiting += len(content)

@@ -19,6 +19,8 @@ from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,
     NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
     TimeoutError,
@@ -36,6 +38,8 @@ REPLY_TIMEOUT_S: Final = 15.0
 #: Longest blocking read (milliseconds); well below ``REPLY_TIMEOUT_S``.
 BLOCK_MS: Final = 5000
 
+#: What redis-py puts before the server's words; it holds the command, which may be a whole file.
+_COMMAND: Final = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 _OLDEST_REDIS: Final = (7, 0)
 _OLDEST_VALKEY: Final = (7, 2)
 
@@ -76,6 +80,9 @@ def translate(endpoint: Endpoint) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
+        # redis-py takes the code off the server's words: "NOAUTH HELLO must be called with ... authenticated".
+        if "HELLO must be called" in str(error) or "Authentication required" in str(error):
+            raise StoreRefused(_refusal(where, error)) from error
         raise StoreRefused(
             f"Redis at {where} refuses the password: {error}; set the right one in the URL "
             "(redis://:PASSWORD@HOST:PORT/DB) or with 'vscrapy config -pa PASSWORD'"
@@ -90,20 +97,23 @@ def translate(endpoint: Endpoint) -> Iterator[None]:
     except NoPermissionError as error:
         raise StoreRefused(f"Redis at {where} does not allow this user what vscrapy needs: {error}") from error
     except ResponseError as error:
-        raise StoreRefused(_refusal(where, str(error))) from error
+        raise StoreRefused(_refusal(where, error)) from error
     except RedisError as error:
         raise StoreUnavailable(f"Redis at {where} gave no usable reply: {error}") from error
 
 
-def _refusal(where: str, words: str) -> str:
-    if "NOAUTH" in words or "Authentication required" in words:
+def _refusal(where: str, error: RedisError) -> str:
+    words = _COMMAND.sub("", str(error))
+    if isinstance(error, AuthenticationError) or "NOAUTH" in words or "Authentication required" in words:
         return f"Redis at {where} wants a password; give one in the URL (redis://:PASSWORD@HOST:PORT/DB)"
-    if "OOM" in words:
+    if isinstance(error, OutOfMemoryError) or "OOM" in words:
         return f"Redis at {where} is out of memory and refuses writes: {words}; raise maxmemory or free some"
     if "MISCONF" in words:
         return f"Redis at {where} cannot write to its disk and refuses writes: {words}"
-    if "READONLY" in words:
+    if isinstance(error, ReadOnlyError) or "READONLY" in words:
         return f"Redis at {where} is a read-only replica; give the address of the primary"
+    if "unknown command" in words and "HELLO" in words:
+        return f"Redis at {where} is older than Redis 6; vscrapy needs Redis 7.0 or newer"
     return f"Redis at {where} refuses: {words}"
 
 

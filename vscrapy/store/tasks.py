@@ -77,9 +77,9 @@ def _record(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> 
         max_processes=number("max_processes"),
         stop_mode=StopMode(record["stop_mode"]) if record.get("stop_mode") else None,
         protocol=number("protocol"),
-        pages=int(counts[0] or 0),
-        items=int(counts[1] or 0),
-        errors=int(counts[2] or 0),
+        pages=int(float(counts[0] or 0)),
+        items=int(float(counts[1] or 0)),
+        errors=int(float(counts[2] or 0)),
     )
 
 

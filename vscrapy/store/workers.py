@@ -10,6 +10,7 @@ from vscrapy.errors import NameTaken, ProtocolMismatch
 from vscrapy.model import PROTOCOL
 from vscrapy.store.base import Store, text, texts
 from vscrapy.store.connection import translate
+from vscrapy.store.frontier import leave
 
 #: A worker without a heartbeat for so long is dead (ms).
 WORKER_TTL_MS: Final = 8000
@@ -46,7 +47,7 @@ class Workers:
 
     def register(self, name: str, token: str, fields: dict[str, Any]) -> None:
         """
-        Enter a worker.
+        Enter a worker. What a dead one of its name held goes back. Safe to call again.
 
         Raises:
             NameTaken: A live worker has the name.
@@ -58,6 +59,8 @@ class Workers:
             [name, token, WORKER_TTL_MS, keys.WORKER_TTL_S, *flat],
         ):
             raise NameTaken(f"a live worker is named {name!r} already; give this one another --name")
+        # The name is alive from now on, so no reaper looks at what its former bearer left.
+        self.leave_places(name)
 
     def beat(self, name: str, token: str, fields: dict[str, Any]) -> list[str] | None:
         """
@@ -112,6 +115,21 @@ class Workers:
         if number < 0:
             raise ProtocolMismatch(f"task {taskid} was made by a vscrapy with another protocol than {PROTOCOL}")
         return number
+
+    def leave_places(self, worker: str) -> list[tuple[int, str]]:
+        """
+        Let the crawl processes of a dead worker leave their tasks. Safe to repeat.
+
+        For each task that is one crash, however many processes it had there: one machine must not use up
+        :data:`~vscrapy.store.frontier.MOST_CRASHES`.
+        """
+        places = self.processes(worker)
+        told: set[int] = set()
+        for taskid, process in places:
+            leave(self._store, taskid, process, how="left" if taskid in told else "crashed")
+            told.add(taskid)
+            self.release(taskid, process, worker)
+        return places
 
     def release(self, taskid: int, process: str, worker: str) -> None:
         """The worker does not run this process any more. Safe to repeat."""

@@ -364,8 +364,7 @@ class Agent(Service):
 
     def _is_wanted(self) -> bool:
         """Is there a task, or somebody who may be about to submit one? In a thread."""
-        strangers = {name for name in self._store.client_names() if not name.startswith("vscrapy-worker")}
-        return bool(strangers or self._tasks.live_ids())
+        return bool(self._store.strangers() or self._tasks.live_ids())
 
     # --- the end
 

@@ -265,10 +265,19 @@ def _end(code: int) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
+        _flush_c()
     except BaseException:  # noqa: BLE001 - the process ends here, whatever a project's exit function raises.
         _print_traceback()
     finally:
         os._exit(code & 0xFF)
+
+
+def _flush_c() -> None:
+    """Write out what C code has printed: ``os._exit`` forgets it."""
+    # A Python built without ctypes has no C library at hand; nor is there always one to be found.
+    with contextlib.suppress(ImportError, OSError, AttributeError, TypeError):
+        ctypes = importlib.import_module("ctypes")
+        ctypes.CDLL(None).fflush(None)
 
 
 def main(argv: list[str]) -> int:

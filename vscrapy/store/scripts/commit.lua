@@ -168,9 +168,12 @@ else
     local flags = redis.call('HMGET', task_key, 'lifo', 'start_lifo', 'lease_seq')
     local lease_seq = tonumber(flags[3])
     -- The slots with the fewest leases first; those that this process has a share of.
-    local open = {}
+    local open, active = {}, {}
     if wanted > 0 then
-        for _, slot in ipairs(redis.call('ZRANGE', prefix .. 'ready', 0, 199)) do
+        local ready = redis.call('ZRANGE', prefix .. 'ready', 0, 199, 'WITHSCORES')
+        for at = 1, #ready, 2 do
+            local slot = ready[at]
+            active[slot] = tonumber(ready[at + 1])
             local share = take_share(limits, prefix, slot, process, tonumber(now_ms))
             if share then
                 open[#open + 1] = slot
@@ -190,8 +193,16 @@ else
         if #open == 1 then
             take = wanted
         end
-        local still_open = {}
+        local least = math.huge
         for _, slot in ipairs(open) do
+            least = math.min(least, active[slot])
+        end
+        local turn, still_open = {}, {}
+        for _, slot in ipairs(open) do
+            local which = active[slot] == least and turn or still_open
+            which[#which + 1] = slot
+        end
+        for _, slot in ipairs(turn) do
             if wanted <= 0 then
                 break
             end
@@ -213,6 +224,7 @@ else
             end
             redis.call('HSET', KEYS[3], unpack(held))
             count_active(prefix, slot, #payloads)
+            active[slot] = active[slot] + #payloads
             count_held(limits, prefix, slot, process, #payloads, now_ms)
             wanted = wanted - #payloads
             granted = granted + #payloads
