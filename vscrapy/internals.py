@@ -175,6 +175,9 @@ class DownloadSlots:
 
     def __init__(self, crawler: Crawler) -> None:
         self._downloader: Any = crawler.engine.downloader
+        self._spider = crawler.spider
+        # Before Scrapy 2.14 it takes the spider first.
+        self._wants_spider = "spider" in inspect.signature(self._downloader._process_queue).parameters
         self._strict: dict[str, bool] = {}
         self._strict_default = False
         self._hook()
@@ -218,7 +221,14 @@ class DownloadSlots:
         for each in found:
             each.concurrency = most
             self._make_strict(each, is_strict)
-            downloader._process_queue(each)
+            self._fill(each)
+
+    def _fill(self, slot: Any) -> None:
+        """Let the slot begin as many of its waiting downloads as it may."""
+        if self._wants_spider:
+            self._downloader._process_queue(self._spider, slot)
+        else:
+            self._downloader._process_queue(slot)
 
     def _hook(self) -> None:
         """Let slots that are made later have their strictness, too."""
@@ -238,7 +248,7 @@ class DownloadSlots:
         # The class of the object, for Scrapy's slots take no attributes; both classes have the same layout.
         slot.__class__ = _StrictSlot if is_strict else Slot
         if is_strict and not isinstance(slot.active, _Active):
-            slot.active = _Active(slot.active, lambda: self._downloader._process_queue(slot))
+            slot.active = _Active(slot.active, lambda: self._fill(slot))
 
 
 class _StrictSlot(Slot):
