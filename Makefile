@@ -2,13 +2,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+LOWEST ?= .venv-lowest
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-lowest lint clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vscrapy needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(LOWEST)/installed: setup.cfg tests/lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/lowest.txt \
+		--editable '.[test]'
 	touch $@
 
 demo: $(VENV)/installed
@@ -21,6 +28,11 @@ lint: $(VENV)/installed
 
 test: lint
 	$(BIN)/python -m pytest
+	$(MAKE) test-lowest
+
+# The oldest versions that setup.cfg allows, on what depends on them most.
+test-lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/python -m pytest tests/integration/test_crawl.py -k outcome
 
 clean:
-	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LOWEST) demo-output .mypy_cache .ruff_cache .pytest_cache
