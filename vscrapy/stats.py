@@ -18,7 +18,20 @@ _LATEST = "finish_time"
 
 def encode_values(values: Mapping[str, Any]) -> str:
     """Turn stats that were set into a JSON object; what JSON lacks travels as its ``repr``."""
-    return json.dumps(values, default=_encode_value, sort_keys=True)
+    try:
+        return json.dumps(values, default=_encode_value, sort_keys=True)
+    # Names that are no text, dicts with such, circles.
+    except (TypeError, ValueError, RecursionError):
+        plain = {str(name): _plain(value) for name, value in values.items()}
+        return json.dumps(plain, default=_encode_value, sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    try:
+        json.dumps(value, default=_encode_value, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return _encode_value(value)
+    return value
 
 
 def _encode_value(value: Any) -> dict[str, str]:
@@ -33,7 +46,8 @@ def _decode_value(value: Any) -> Any:
             return datetime.fromisoformat(value["$datetime"])
         if "$repr" in value:
             return value["$repr"]
-    return value
+        return {name: _decode_value(part) for name, part in value.items()}
+    return [_decode_value(part) for part in value] if isinstance(value, list) else value
 
 
 def _is_number(value: Any) -> bool:
@@ -41,10 +55,13 @@ def _is_number(value: Any) -> bool:
 
 
 def _merge_values(name: str, values: list[Any]) -> Any:
-    if name == _EARLIEST:
-        return min(values)
-    if name == _LATEST or all(_is_number(value) for value in values):
-        return max(values)
+    try:
+        if name == _EARLIEST:
+            return min(values)
+        if name == _LATEST or all(_is_number(value) for value in values):
+            return max(values)
+    except TypeError:  # A project set something else under this name.
+        pass
     return values[-1]
 
 

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import pickle
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class Kind(bytes, Enum):
 
 def task_key(secret: str, taskid: int) -> bytes:
     """Derive the key that signs the payloads of one task (32 bytes)."""
-    return hmac.digest(secret.encode(), f"vscrapy:1:task:{taskid}".encode(), "sha256")
+    return hmac.digest(secret.encode("utf-8", "surrogatepass"), f"vscrapy:1:task:{taskid}".encode(), "sha256")
 
 
 def sign(key: bytes, kind: Kind, payload: bytes) -> bytes:
@@ -131,22 +132,28 @@ def encode_request(request: Request, spider: Spider, key: bytes) -> bytes:
         if name not in state:
             state[name] = getattr(request, name)
     url = state.pop("url")
-    state = {
-        name: value
-        for name, value in state.items()
-        if name not in _REQUEST_DEFAULTS or value != _REQUEST_DEFAULTS[name]
-    }
     cls = type(request)
     path = "" if f"{cls.__module__}.{cls.__qualname__}" == "scrapy.http.request.Request" else _path_of(cls)
+    if not path:  # A subclass may have other defaults.
+        state = {
+            name: value
+            for name, value in state.items()
+            if name not in _REQUEST_DEFAULTS or value != _REQUEST_DEFAULTS[name]
+        }
+    return sign(key, Kind.REQUEST, _deflate(_pickle((url, path, state))))
+
+
+def _pickle(value: Any) -> bytes:
     try:
-        payload = pickle.dumps((url, path, state), protocol=5)
-    # Scrapy's own disk queues catch the same three (scrapy.squeues); RecursionError is a deep meta.
-    except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
-    return sign(key, Kind.REQUEST, _deflate(payload))
+        return pickle.dumps(value, protocol=5)
+    # It is the project's objects that raise, whatever they like.
+    except Exception as error:  # noqa: BLE001
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _path_of(cls: type) -> str:
+    if getattr(sys.modules.get(cls.__module__), cls.__name__, None) is not cls:
+        raise ValueError(f"{cls.__module__}.{cls.__qualname__} cannot be found by its name on another process")
     return f"{cls.__module__}.{cls.__name__}"
 
 
@@ -156,18 +163,19 @@ def decode_request(signed: bytes, spider: Spider, key: bytes) -> Request:
 
     Raises:
         NotVerified: Not signed for this task.
-        ValueError: The spider has no such callback, or a class in it is missing.
+        ValueError: The spider has no such callback, a class in it is missing, or does not take what it gave.
     """
     from scrapy.utils.request import request_from_dict
 
-    payload = _inflate(verify(key, Kind.REQUEST, signed))
+    payload = verify(key, Kind.REQUEST, signed)
     try:
-        url, path, state = pickle.loads(payload)
-    except (ImportError, AttributeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"a request cannot be read here: {error}") from error
-    if path:
-        state["_class"] = path
-    return request_from_dict({"url": url, **state}, spider=spider)
+        url, path, state = pickle.loads(_inflate(payload))
+        if path:
+            state["_class"] = path
+        return request_from_dict({"url": url, **state}, spider=spider)
+    # It is the project's classes that raise, whatever they like.
+    except Exception as error:  # noqa: BLE001
+        raise ValueError(f"a request cannot be read here: {type(error).__name__}: {error}") from error
 
 
 def encode_items(items: Sequence[bytes], key: bytes) -> bytes:
@@ -182,10 +190,7 @@ def pickle_item(item: Any) -> bytes:
     Raises:
         ValueError: It holds something that cannot be pickled.
     """
-    try:
-        return pickle.dumps(item, protocol=5)
-    except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+    return _pickle(item)
 
 
 def decode_items(signed: bytes, key: bytes) -> list[Any]:
@@ -278,14 +283,17 @@ class LogLine:
         Raises:
             KeyError, TypeError, ValueError: Not such an object.
         """
-        return cls(
-            stream=str(data["s"]),
-            text=str(data["x"]),
-            time=float(data.get("t", 0)),
-            level=int(data.get("l", 0)),
-            logger=str(data.get("n", "")),
-            is_banner=bool(data.get("b")),
-            attributes=tuple(data.get("a", {}).items()),
-            process=int(data.get("p", 0)),
-            worker=str(data.get("w", "")),
-        )
+        try:
+            return cls(
+                stream=str(data["s"]),
+                text=str(data["x"]),
+                time=float(data.get("t", 0)),
+                level=int(data.get("l", 0)),
+                logger=str(data.get("n", "")),
+                is_banner=bool(data.get("b")),
+                attributes=tuple(dict(data.get("a", {})).items()),
+                process=int(data.get("p", 0)),
+                worker=str(data.get("w", "")),
+            )
+        except OverflowError as error:  # JSON has Infinity, in Python's eyes.
+            raise ValueError(str(error)) from error

@@ -73,12 +73,12 @@ def _follow(endpoint: Endpoint, ids: list[int], lines: int) -> int:
         threads[0].join(0.1)
         for thread in threads[1:]:
             thread.join(0.01)
-    if detached.is_set():
-        going_on = [taskid for taskid in ids if taskid not in ends]
-        names = ", ".join(map(str, going_on))
-        plural = "tasks" if len(going_on) > 1 else "task"
+    going_on = [str(taskid) for taskid in ids if taskid not in ends]
+    if detached.is_set() and going_on:
+        noun, verb, pronoun = ("task", "goes", "it") if len(going_on) == 1 else ("tasks", "go", "them")
         print(
-            f"\nvscrapy: detached from {plural} {names}, which goes on; vscrapy stop {names.replace(' ', '')} ends it"
+            f"\nvscrapy: detached from {noun} {', '.join(going_on)}, which {verb} on; "
+            f"vscrapy stop {','.join(going_on)} ends {pronoun}"
         )
         return 0
     return max((end.exit_code if end else 1) for end in (ends.get(taskid) for taskid in ids))

@@ -9,6 +9,7 @@ with the acknowledgement. The task's end is counted on Redis; only the process t
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -47,6 +48,9 @@ MOST_HELD: Final = 1000
 START_AHEAD: Final = 1000
 #: ... and fewer results than this wait for a commit.
 START_BACKLOG: Final = 200
+#: A process that gets no lease for so long, although requests wait, gives its slot back (seconds): others have
+#: the whole of what the sites may see.
+STARVED_S: Final = 3.0
 
 
 class Scheduler(BaseScheduler):
@@ -71,9 +75,11 @@ class Scheduler(BaseScheduler):
         self._n_open_results = 0
         self._is_task_idle = False
         self._is_asking = False
+        self._starved_from_s: float | None = None
         self._is_leaving = False
         self._is_stopped_by_task = False
         self._is_local_told = False
+        self._reads_start = False
         self._opened: Deferred[None] | None = None
         self._closed: Deferred[None] | None = None
         self._start_gate: Deferred[None] | None = None
@@ -195,6 +201,7 @@ class Scheduler(BaseScheduler):
 
     def _on_joined(self, joined: Joined) -> None:
         skip = joined.start_from
+        self._reads_start = skip is not None
         self._hooks.replace_start(None if skip is None else lambda start: self._read_start(start, skip))
         assert self._opened is not None
         self._opened.callback(None)
@@ -221,6 +228,8 @@ class Scheduler(BaseScheduler):
             gate.callback(None)
         if reply.state in (TaskState.STOPPING, TaskState.FINISHED):
             self._stop(reply.reason)
+        if wanted:
+            self._watch_hunger(is_starved=not (reply.leases or self._origins or self._buffer) and reply.queued > 0)
         if reply.leases or reply.is_idle:
             self._hooks.wake()
         else:
@@ -381,6 +390,18 @@ class Scheduler(BaseScheduler):
             self._is_asking = True
             self._session.want(room)
 
+    def _watch_hunger(self, *, is_starved: bool) -> None:
+        if not is_starved or self._reads_start:
+            self._starved_from_s = None
+        elif self._starved_from_s is None:
+            self._starved_from_s = time.monotonic()
+        elif time.monotonic() - self._starved_from_s > STARVED_S:
+            logger.info(
+                "vscrapy: crawl process %d leaves: the others do all that the sites may see of this task",
+                self.place.number,
+            )
+            self.leave()
+
     def _stop(self, reason: str) -> None:
         if not self._hooks.is_closing:
             self._is_stopped_by_task = True
@@ -416,6 +437,7 @@ class Scheduler(BaseScheduler):
         self._put([self._result("start", str(len(origins)), requests, items)], [sources])
 
     def _start_exhausted(self) -> None:
+        self._reads_start = False
         self._put([Result("started")])
 
 

@@ -44,7 +44,7 @@ class Terminal:
     def tell(self, text: str) -> None:
         """Show one line of vscrapy's own, on stderr; from any thread, which goes on when the terminal is gone."""
         with self._lock, suppress(OSError):
-            print(f"{self._prefix}vscrapy: {text}", file=sys.stderr, flush=True)
+            _print(f"{self._prefix}vscrapy: {text}")
 
     def show(self, line: LogLine) -> None:
         """Show one line of a crawl process."""
@@ -89,7 +89,7 @@ class Terminal:
         with self._lock:
             if self._prefix:
                 record.msg = handler.format(record).replace("\n", f"\n{self._prefix}")
-                print(f"{self._prefix}{record.msg}", file=sys.stderr, flush=True)
+                _print(f"{self._prefix}{record.msg}")
             else:
                 handler.handle(record)
 
@@ -105,6 +105,12 @@ class Terminal:
         with self._lock:
             stream.write(text)
             stream.flush()
+
+
+def _print(text: str) -> None:
+    """Write a line to stderr, its end with it: between two writes another task's line could come."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def plain_handler() -> logging.Handler:

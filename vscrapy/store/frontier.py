@@ -17,6 +17,8 @@ from vscrapy.store.base import Store, text
 
 #: Crashes in a row, without one finished request, that end a task.
 MOST_CRASHES: Final = 5
+#: A process that found nothing to do has left: the task does not grow for this long (ms).
+STARVED_PAUSE_MS: Final = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +271,7 @@ def leave(store: Store, taskid: int, process: str, *, how: str) -> TaskState | N
     reply = store.run(
         "leave",
         [keys.task(taskid), keys.processes(taskid), keys.leases(taskid, process)],
-        [keys.prefix(taskid), process, how, MOST_CRASHES, keys.FINISHED_TTL_S, keys.SEEN_BUCKETS],
+        [keys.prefix(taskid), process, how, MOST_CRASHES, keys.FINISHED_TTL_S, keys.SEEN_BUCKETS, STARVED_PAUSE_MS],
     )
     state = text(reply[1])
     return None if state == "gone" else TaskState(state)

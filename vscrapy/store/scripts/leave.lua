@@ -12,6 +12,7 @@
 -- ARGV[4]  crashes in a row without one finished request that end the task
 -- ARGV[5]  life of what is kept (s)
 -- ARGV[6]  number of seen buckets
+-- ARGV[7]  time that the task does not grow after a process that found nothing to do has left (ms)
 -- Returns {left, state}: left is 1 when the process was in the task.
 -- include: queues
 -- include: polite
@@ -30,7 +31,9 @@ local limits = read_limits(task_key)
 for _, slot in ipairs(redis.call('SMEMBERS', prefix .. 'contended')) do
     stop_waiting(prefix, slot, process)
 end
-redis.call('SREM', prefix .. 'starved', process)
+if redis.call('SREM', prefix .. 'starved', process) == 1 then
+    redis.call('HSET', task_key, 'grow_after_ms', string.format('%d', now_ms + ARGV[7]))
+end
 local held, ids, values = redis.call('HGETALL', KEYS[3]), {}, {}
 for at = 1, #held, 2 do
     ids[#ids + 1] = tonumber(held[at])
