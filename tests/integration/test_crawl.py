@@ -25,6 +25,9 @@ SPIDERS: Final = ("account", "books", "quotes", "reviews", "sitemap", "trouble")
 FEW: Final = ("-s", "CONCURRENT_REQUESTS=4")
 #: One request at a time.
 ONE: Final = ("--workers", "1", "-s", "CONCURRENT_REQUESTS=1")
+#: Places by which requests that callbacks yield may be shifted against Scrapy's order, one request at a time: a
+#: request that was leased before they came goes first, and several parents in a row add up.
+MOST_SHIFTED: Final = 6
 
 #: Stats that differ between two runs of "scrapy crawl" itself, or count what is not the crawl.
 VARYING: Final = re.compile(
@@ -510,7 +513,7 @@ def test_two_projects_with_the_same_package_name_do_not_mix(
 def test_detached_task_is_followed_to_its_end_and_its_items_are_fetched(
     local: Callable[[str], Outcome], cluster: Machine, slow_site: Site, project: Path
 ) -> None:
-    """``--detach`` says the taskid; ``-c`` ends with the task's exit code; ``items`` writes what ``-O`` would have."""
+    """``--detach`` says the taskid; ``-c`` ends with the task's exit code; ``items`` writes what ``-O`` writes."""
     command = ["vscrapy", "crawl", "account", "-a", f"base={slow_site.base}", "-O", "feed.jsonl", "--detach"]
     sent = cluster.run(command, project)
     assert sent.exit_code == 0
@@ -621,38 +624,47 @@ def test_dont_filter_requests_are_done_each_time(cluster: Machine, site: Site, s
 def test_priorities_are_respected_with_one_process(
     cluster: Machine, site: Site, shop: Path, options: tuple[str, ...]
 ) -> None:
-    """One request at a time, in the very order of ``scrapy crawl``: by priority, then as the queues say."""
+    """
+    One request at a time, by priority, then as the queues say, as in ``scrapy crawl``.
+
+    What one page yields comes in the very same order; what is yielded meanwhile is put behind requests that are
+    leased already.
+    """
     order = {}
     for program, alone in (("scrapy", ONE[2:]), ("vscrapy", ONE)):
         site.reset()
         assert run(cluster, shop, site, "priorities", *alone, *options, program=program).exit_code == 0
         order[program] = [int(entry["path"].rpartition("/")[2]) for entry in site.log()]
-    print(*order.values(), sep="\n")
-    assert order["vscrapy"] == order["scrapy"]
+    first, expected_first = ([page for page in order[name] if page < 100] for name in ("vscrapy", "scrapy"))
+    assert first == expected_first
+    shifts = [abs(order["vscrapy"].index(page) - place) for place, page in enumerate(order["scrapy"])]
+    assert max(shifts) <= MOST_SHIFTED
 
 
 # --- reactors -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("setting", "expected"),
+    ("settings", "expected"),
     [
-        ("BOT_NAME=shop", "twisted.internet.asyncioreactor.AsyncioSelectorReactor"),
-        ("TWISTED_REACTOR=twisted.internet.epollreactor.EPollReactor", "twisted.internet.epollreactor.EPollReactor"),
+        ("", "twisted.internet.asyncioreactor.AsyncioSelectorReactor"),
         (
-            "TWISTED_REACTOR=twisted.internet.selectreactor.SelectReactor",
+            "TWISTED_REACTOR = 'twisted.internet.epollreactor.EPollReactor'",
+            "twisted.internet.epollreactor.EPollReactor",
+        ),
+        (
+            "TWISTED_REACTOR = 'twisted.internet.selectreactor.SelectReactor'",
             "twisted.internet.selectreactor.SelectReactor",
         ),
-        ("TWISTED_REACTOR_ENABLED=False", None),
+        ("TWISTED_REACTOR_ENABLED = False", None),
     ],
     ids=["asyncio", "epoll", "select", "none"],
 )
 def test_crawl_runs_under_the_project_s_reactor(
-    cluster: Machine, site: Site, tmp_path: Path, setting: str, expected: str | None
+    cluster: Machine, site: Site, tmp_path: Path, settings: str, expected: str | None
 ) -> None:
     """The reactor that the settings name drives the crawl process, and home; also none at all."""
-    name, _, value = setting.partition("=")
-    project = write_project(tmp_path / "project", SHOP, settings=f"{name} = {value if value == 'False' else value!r}")
+    project = write_project(tmp_path / "project", SHOP, settings=settings)
     finished = run(cluster, project, site, "few")
     assert finished.exit_code == 0, finished.output
     assert pages(project / "items.jsonl") == [1, 2, 3, 4, 5]

@@ -10,7 +10,7 @@ from vscrapy.errors import Fenced, TaskGone
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import MOST_CRASHES, Result, StatsDelta, leave
-from vscrapy.store.streams import Cursors, EndRecord, Streams
+from vscrapy.store.streams import EndRecord, Streams
 from vscrapy.store.tasks import Tasks
 
 
@@ -102,6 +102,18 @@ def test_request_that_is_given_back_comes_out_next(store: Store, taskid: int, is
     lease = process.commit(wanted=1).leases[0]
     process.commit(Result("back", lease.id))
     assert process.lease(1) == [lease.payload.decode()]
+
+
+@pytest.mark.parametrize("is_lifo", [True, False])
+def test_requests_that_are_given_back_together_come_out_in_their_old_order(
+    store: Store, taskid: int, is_lifo: bool
+) -> None:
+    """The order in which leases are given back does not matter."""
+    process = running(store, taskid, is_lifo=is_lifo)
+    process.feed(*(request(f"{n}") for n in range(15)))
+    leases = process.commit(wanted=12).leases
+    process.commit(*(Result("back", lease.id) for lease in sorted(leases, key=lambda lease: lease.id)))
+    assert process.lease(12) == [lease.payload.decode() for lease in leases]
 
 
 @pytest.mark.parametrize("queue", ["0", "0s"])
@@ -322,8 +334,8 @@ def test_last_process_that_leaves_a_stopping_task_ends_it(store: Store, taskid: 
     process.lease(5)
     Tasks(store).stop(taskid, reason='od"d \\ é', mode=StopMode.GRACEFUL)
     states = process.leave()
-    logs, _ = Streams(store).read(taskid, Cursors(), with_items=False, block_ms=1)
-    assert (states, [entry.end for entry in logs]) == (TaskState.FINISHED, [EndRecord('od"d \\ é', 0)])
+    ends = [entry.end for entry in Streams(store).last_lines(taskid, 1)]
+    assert (states, ends) == (TaskState.FINISHED, [EndRecord('od"d \\ é', 0)])
 
 
 def crash(store: Store, taskid: int, times: int) -> TaskState | None:

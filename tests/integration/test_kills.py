@@ -176,7 +176,7 @@ def lab(tmp_path: Path) -> Path:
 
 def crawl_books(machine: Machine, project: Path, site: Site, *, n_processes: int) -> Crawl:
     """Crawl the shop with several crawl processes, and be in the middle of it."""
-    options = ["-a", f"base={site.base}", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=4"]
+    options = ["-a", f"base={site.base}", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=8"]
     crawl = Crawl(machine, project, "books", *options, feed=project.parent / "books.jsonl", n_processes=n_processes)
     crawl.wait_for_pages(100)
     return crawl
@@ -314,5 +314,6 @@ def test_items_are_exact_when_a_worker_is_sent_away(
     if not others:
         assert (crawl.record.state, crawl.record.leased) == (TaskState.RUNNING, 0)
         machine.start_worker(slots=2, name="w2")
-    crawl.finish()
+    output = crawl.finish()
     assert crawl.items() == expected
+    assert output.count("Closing spider (") == output.count("Closing spider (finished)") == 1

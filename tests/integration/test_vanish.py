@@ -50,6 +50,7 @@ class Lanes(scrapy.Spider):
     name = "lanes"
     lanes = 4
     pace = 0.05
+    talk = 0
 
     async def start(self):
         for lane in range(int(self.lanes)):
@@ -62,7 +63,7 @@ class Lanes(scrapy.Spider):
     async def parse(self, response, lane, number):
         print(f"begin {lane}-{number}")
         await asyncio.sleep(float(self.pace))
-        print(f"end {lane}-{number}")
+        print(f"end {lane}-{number}" + "." * int(self.talk))
         yield {"lane": lane, "number": number}
         if not Path(self.until).exists():
             yield self.step(lane, number + 1)
@@ -201,10 +202,11 @@ def test_sender_closes_the_crawl_gracefully_when_interrupted(lab: Lab, how: str)
         assert finished.exit_code == 0, finished.output
         assert finished.output.count("Dumping Scrapy stats") == 1
         assert finished.output.count("'finish_reason': 'shutdown'") == 1
-        begun = set(re.findall(r"^begin (\S+)$", finished.stdout, re.MULTILINE))
-        ended = set(re.findall(r"^end (\S+)$", finished.stdout, re.MULTILINE))
-        assert begun == ended
-        assert ended == {f"{lane}-{number}" for lane, numbers in crawl.numbers().items() for number in numbers}
+        if how != "typed":  # A terminal throws away at Ctrl-C what it has not shown yet.
+            begun = set(re.findall(r"^begin (\S+)$", finished.stdout, re.MULTILINE))
+            ended = set(re.findall(r"^end (\S+)$", finished.stdout, re.MULTILINE))
+            assert begun == ended
+            assert ended == {f"{lane}-{number}" for lane, numbers in crawl.numbers().items() for number in numbers}
         crawl.check_items()
         crawl.wait_for_end(0, "shutdown")
 
@@ -224,6 +226,40 @@ def test_sender_forces_the_end_when_interrupted_twice(lab: Lab) -> None:
         crawl.wait_for_end(1, "shutdown")
 
 
+def test_sender_closes_the_crawl_when_interrupted_without_redis(lab: Lab) -> None:
+    """A Ctrl-C while Redis is away is not forgotten: it is carried out when Redis is back."""
+    with lab.bystander(), Proxy(lab.machine.endpoint) as proxy:
+        crawl = lab.crawl("main", "--redis", proxy.url).begin()
+        proxy.refuse()
+        crawl.sender.wait_for_output("waiting for it")
+        crawl.sender.signal(signal.SIGINT)
+        crawl.sender.wait_for_output("received SIGINT")
+        proxy.accept()
+        finished = crawl.sender.wait()
+        assert finished.exit_code == 0, finished.output
+        assert "'finish_reason': 'shutdown'" in finished.stderr
+        crawl.check_items()
+
+
+def test_sender_closes_the_crawl_when_interrupted_and_nobody_reads(lab: Lab, tmp_path: Path) -> None:
+    """A SIGTERM ends the crawl also when the sender cannot print, because nobody reads its output."""
+    gate, pid = tmp_path / "gate", tmp_path / "pid"
+    os.mkfifo(gate)
+    with lab.bystander():
+        command = 'gate=$1; shift; "$@" | { read word <"$gate"; exec cat >"$gate.out"; }'
+        options = ["--pidfile", str(pid), "-a", "talk=10000"]
+        sender = lab.machine.start(
+            ["sh", "-c", command, "sh", str(gate), *lab.command("main", *options)], lab.project
+        )
+        crawl = Crawl(lab.machine, sender, lab.directory, "main")
+        wait_for(lambda: lab.machine.tasks.record(crawl.taskid).items > 40)
+        os.kill(int(pid.read_text()), signal.SIGTERM)
+        crawl.wait_for_end(GONE_S, "shutdown")
+        gate.write_text("go\n")
+        assert "'finish_reason': 'shutdown'" in sender.wait().stderr
+        crawl.check_items()
+
+
 # --- the sender is gone
 
 
@@ -240,6 +276,24 @@ def test_task_ends_when_its_sender_is_gone(lab: Lab, how: str) -> None:
         print(f"figure: {how} of the sender: the task has ended after {took_s:.2f} s")
         finished = crawl.sender.wait(GONE_S)
         assert "Traceback" not in finished.output
+
+
+def test_local_worker_and_server_stay_when_the_terminal_that_started_them_is_closed(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """What the first crawl has started serves the next one, also when the first one's terminal is closed."""
+    lab = Lab(machine, tmp_path)
+    first = lab.crawl("first", pty=True).begin()
+    before = embedded.running(machine.home)
+    assert before.server_pid
+    assert before.worker_pid
+    first.sender.hang_up()
+    first.wait_for_end(GONE_S, "sender_lost")
+    assert embedded.running(machine.home) == before
+    second = lab.crawl("second", pty=True).begin()
+    second.sender.type("\x03")
+    assert second.sender.wait().exit_code == 0
+    assert embedded.running(machine.home) == before
 
 
 def test_task_ends_when_its_sender_cannot_print(lab: Lab) -> None:
@@ -289,6 +343,7 @@ def test_task_ends_when_its_sender_is_suspended(lab: Lab) -> None:
         crawl.sender.signal(signal.SIGCONT)
         finished = crawl.sender.wait()
         assert "'finish_reason': 'sender_lost'" in finished.stderr
+        assert finished.exit_code == 1
 
 
 def test_task_ends_when_the_network_to_its_sender_is_silent(lab: Lab) -> None:
@@ -303,6 +358,16 @@ def test_task_ends_when_the_network_to_its_sender_is_silent(lab: Lab) -> None:
         proxy.pass_on()
         finished = crawl.sender.wait()
         assert "'finish_reason': 'sender_lost'" in finished.stderr
+        assert finished.exit_code == 1
+
+
+def test_timeout_of_the_sender_is_refused_when_it_is_too_short(lab: Lab) -> None:
+    """A timeout that the heartbeat cannot keep would end each task; 0 would make it nobody's."""
+    for seconds in ("0", "2"):
+        finished = lab.crawl("main", "-s", f"VSCRAPY_SENDER_TIMEOUT={seconds}").sender.wait()
+        assert finished.exit_code == 2
+        assert f"VSCRAPY_SENDER_TIMEOUT is {seconds}" in finished.stderr
+    assert lab.machine.last_taskid() == 0
 
 
 # --- Redis is away
@@ -324,8 +389,9 @@ def test_task_goes_on_when_its_sender_loses_redis_for_two_seconds(lab: Lab) -> N
 
 
 def test_task_goes_on_when_its_senders_connections_are_reset(lab: Lab) -> None:
-    """Resets, again and again, lose nothing and double nothing."""
+    """Resets on a slow way to Redis, again and again, lose nothing and double nothing."""
     with lab.bystander(), Proxy(lab.machine.endpoint) as proxy:
+        proxy.delay(0.02)
         crawl = lab.crawl("main", "--redis", proxy.url).begin()
         for _ in range(5):
             wait_for(lambda: proxy.n_connections >= 2)

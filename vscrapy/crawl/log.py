@@ -113,9 +113,13 @@ class ChannelHandler(logging.Handler):
         self.is_banner = True
         #: The pipelines run at home, which logs them.
         self.hide_pipelines = False
+        #: The process leaves, and the crawl goes on elsewhere: the engine's closing words would be wrong.
+        self.is_leaving = False
         self.addFilter(self._is_told)
 
     def _is_told(self, record: logging.LogRecord) -> bool:
+        if self.is_leaving and record.name == "scrapy.core.engine" and record.levelno == logging.INFO:
+            return False
         args = record.args
         return not (
             self.hide_pipelines

@@ -190,7 +190,7 @@ class Scheduler(BaseScheduler):
 
     def leave(self) -> None:
         """Close this process's spider; the task goes on elsewhere."""
-        self._is_leaving = True
+        self._is_leaving = self.place.handler.is_leaving = True
         self._hooks.close("shutdown")
 
     def finish(self, *, timeout_s: float) -> None:

@@ -126,7 +126,7 @@ class Session:
         self._fact_version = 0
         self._is_store_lost = False
         self._held: set[str] = set()
-        self._thread = threading.Thread(target=self._run, name="vscrapy-session", daemon=True)
+        self._thread = threading.Thread(target=self._run_or_end, name="vscrapy-session", daemon=True)
 
     # Called in the reactor's thread.
 
@@ -192,6 +192,15 @@ class Session:
             self._insist(partial(self._commit, outbox, 0), give_up=lambda: time.monotonic() > deadline)
 
     # Runs in the session's own thread.
+
+    def _run_or_end(self) -> None:
+        """Without this thread nothing is committed: a defect in it ends the process, and others go on."""
+        try:
+            self._run()
+        except BaseException:  # noqa: BLE001 - whatever it is; the process ends, with its traceback told
+            logger.exception("vscrapy: a defect in the session; this crawl process ends")
+            logging.shutdown()
+            os._exit(1)
 
     def _run(self) -> None:
         self._call(self._callbacks.on_joined, self._insist(self._join))

@@ -142,7 +142,7 @@ class AttachedCrawl:
             traceback.print_exc()
             self._stop(Reason.FAILED, StopMode.GRACEFUL)
             end = None
-        if end is not None:
+        if end is not None and end.reason != Reason.SENDER_LOST:  # what was lost is not done: that is no success
             self._exit_code = end.exit_code
         reason = end.reason if end is not None else Reason.FAILED
         self._has_ended.set()

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Silence after which an attached sender counts as lost (seconds; setting ``VSCRAPY_SENDER_TIMEOUT``).
 SENDER_TIMEOUT_S: Final = 20
+#: The least that it can be (seconds): two heartbeats, and what they may be late.
+SENDER_TIMEOUT_LEAST_S: Final = 5
 #: Largest bundle (bytes; setting ``VSCRAPY_BUNDLE_LIMIT``).
 BUNDLE_LIMIT_BYTES: Final = 64 * 1024 * 1024
 #: Environment variables that Scrapy itself reads to find the project.
@@ -83,8 +85,11 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
 
     Raises:
         BundleError: The project is too large, or a file cannot be read.
-        ConfigError: A setting of the command line cannot travel.
+        ConfigError: A setting of the command line cannot travel, or VSCRAPY_SENDER_TIMEOUT is too short.
     """
+    timeout_s = settings.getfloat("VSCRAPY_SENDER_TIMEOUT", SENDER_TIMEOUT_S) if order.is_attached else 0
+    if order.is_attached and timeout_s < SENDER_TIMEOUT_LEAST_S:
+        raise ConfigError(f"VSCRAPY_SENDER_TIMEOUT is {timeout_s:g}; it takes {SENDER_TIMEOUT_LEAST_S} seconds or more")
     with tempfile.TemporaryDirectory(prefix="vscrapy-") as scratch:
         made = _collect(order, settings, exclude, Path(scratch))
         sent_bytes = Blobs(store).put(made.bundle.paths)
@@ -111,7 +116,6 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
             **{name: version(name) for name in ("scrapy", "twisted", "vscrapy")},
         },
     }
-    timeout_s = settings.getfloat("VSCRAPY_SENDER_TIMEOUT", SENDER_TIMEOUT_S) if order.is_attached else 0
     tasks.submit(
         taskid,
         encode_job(job, key),
