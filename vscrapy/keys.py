@@ -114,6 +114,11 @@ def items(taskid: int) -> str:
     return prefix(taskid) + "items"
 
 
+def files(taskid: int) -> str:
+    """STREAM of files that crawl processes have written, signed. Live, then ``FINISHED_TTL_S``; home takes them."""
+    return prefix(taskid) + "files"
+
+
 def sender(taskid: int) -> str:
     """Channel that the attached sender is subscribed to: its subscriber count is the sign of life."""
     return prefix(taskid) + "sender"

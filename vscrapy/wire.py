@@ -55,6 +55,7 @@ class Kind(bytes, Enum):
     JOB = b"job"
     REQUEST = b"request"
     ITEMS = b"items"
+    FILE = b"file"
 
 
 def task_key(secret: str, taskid: int) -> bytes:
@@ -147,7 +148,7 @@ def _pickle(value: Any) -> bytes:
     try:
         return pickle.dumps(value, protocol=5)
     # It is the project's objects that raise, whatever they like.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
@@ -174,7 +175,7 @@ def decode_request(signed: bytes, spider: Spider, key: bytes) -> Request:
             state["_class"] = path
         return request_from_dict({"url": url, **state}, spider=spider)
     # It is the project's classes that raise, whatever they like.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise ValueError(f"a request cannot be read here: {type(error).__name__}: {error}") from error
 
 
@@ -202,6 +203,36 @@ def decode_items(signed: bytes, key: bytes) -> list[Any]:
     """
     payload = _inflate(verify(key, Kind.ITEMS, signed))
     return [pickle.loads(item) for item in pickle.loads(payload)]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A file that a crawl process has written."""
+
+    #: Below the project's directory, with ``/``.
+    path: str
+    content: bytes
+    #: The crawl process's number in its task.
+    process: int
+
+
+def encode_file(file: WrittenFile, key: bytes) -> bytes:
+    """Turn a file into a signed payload."""
+    head = json.dumps({"path": file.path, "process": file.process}).encode()
+    return sign(key, Kind.FILE, _deflate(len(head).to_bytes(4, "big") + head + file.content))
+
+
+def decode_file(signed: bytes, key: bytes) -> WrittenFile:
+    """
+    Turn a signed payload into a file again; nothing of it is unpickled.
+
+    Raises:
+        NotVerified: Not signed for this task.
+    """
+    payload = _inflate(verify(key, Kind.FILE, signed))
+    end = 4 + int.from_bytes(payload[:4], "big")
+    head = json.loads(payload[4:end])
+    return WrittenFile(str(head["path"]), payload[end:], int(head["process"]))
 
 
 def encode_job(job: dict[str, Any], key: bytes) -> bytes:

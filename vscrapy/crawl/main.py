@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy.crawl.log import Channel, install_streams
-from vscrapy.errors import ConfigError
+from vscrapy.errors import ConfigError, StoreRefused, StoreUnavailable
 from vscrapy.model import Endpoint
 
 if TYPE_CHECKING:
     from scrapy import Spider
     from scrapy.crawler import Crawler
-    from scrapy.settings import Settings
+    from scrapy.settings import BaseSettings, Settings
 
     from vscrapy.crawl.place import Place
+    from vscrapy.crawl.written import Written
+    from vscrapy.store.files import Files
 
 #: Exit code: the crawl did not come about; trying again would not help.
 FAILED: Final = 70
@@ -83,7 +85,9 @@ def _enter(directory: Path, job: dict[str, Any]) -> None:
 def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     from vscrapy import internals
     from vscrapy.crawl.place import Place
+    from vscrapy.crawl.written import Written
     from vscrapy.store.base import Store
+    from vscrapy.store.files import Files
 
     internals.check()
     endpoint = Endpoint(spec["url"], spec["source"], "", is_insecure_allowed=True)
@@ -99,6 +103,7 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     )
     place.listen()
     place.take_signals()
+    written = Written(Path(spec["directory"], "project"))
     settings = _settings(job)
     _log_to(place, settings)
     _take_over(settings, place, job)
@@ -110,7 +115,21 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     process.start(install_signal_handlers=False)
     if place.scheduler is not None:
         place.scheduler.finish(timeout_s=LAST_STATS_S)
+        if job["takes_files"]:
+            _send_files(written, place, Files(store), crawler.settings)
     return FAILED if process.bootstrap_failed else 0
+
+
+def _send_files(written: Written, place: Place, files: Files, settings: BaseSettings) -> None:
+    """Send home what the spider has left in its directory; without Redis it stays, and is named."""
+    from vscrapy.crawl.written import FILES_LIMIT_BYTES
+
+    limit = settings.getint("VSCRAPY_FILES_LIMIT", FILES_LIMIT_BYTES)
+    try:
+        written.send(files, place.taskid, place.process, place.number, place.key, limit_bytes=limit)
+    except (StoreUnavailable, StoreRefused, OSError) as error:
+        names = ", ".join(path.name for path in written.new())
+        logging.getLogger("vscrapy").error("vscrapy: files stay on the worker (%s): %s", names, error)
 
 
 def _settings(job: dict[str, Any]) -> Settings:

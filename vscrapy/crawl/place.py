@@ -30,6 +30,7 @@ class Place:
         self, store: Store, channel: Channel, *, taskid: int, process: str, number: int, worker: str, key: bytes
     ) -> None:
         self.taskid = taskid
+        self.process = process
         self.number = number
         self.worker = worker
         self.key = key

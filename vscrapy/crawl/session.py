@@ -197,7 +197,7 @@ class Session:
         """Without this thread nothing is committed: a defect in it ends the process, and others go on."""
         try:
             self._run()
-        except BaseException:  # noqa: BLE001 - whatever it is; the process ends, with its traceback told
+        except BaseException:
             logger.exception("vscrapy: a defect in the session; this crawl process ends")
             logging.shutdown()
             os._exit(1)

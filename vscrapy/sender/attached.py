@@ -22,16 +22,18 @@ from twisted.internet.defer import Deferred
 
 from vscrapy import internals
 from vscrapy.errors import StoreRefused, StoreUnavailable, TaskGone, VscrapyError
+from vscrapy.sender.files import FilesHome
 from vscrapy.sender.follow import Follower
 from vscrapy.sender.follow import Home as Taker
 from vscrapy.sender.home import Home, silence
 from vscrapy.sender.presence import Presence
-from vscrapy.sender.submit import Order, submit
+from vscrapy.sender.submit import Order, project_dir, submit
 from vscrapy.sender.terminal import Terminal
 from vscrapy.states import Reason, StopMode
 from vscrapy.stats import merge
 from vscrapy.store.base import Store
 from vscrapy.store.connection import require_server
+from vscrapy.store.files import Files
 from vscrapy.store.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -56,11 +58,12 @@ class AttachedCrawl:
         self._exclude = exclude
         self._store = Store(endpoint, name="vscrapy-sender")
         self._tasks = Tasks(self._store)
-        self._terminal = Terminal(get_scrapy_root_handler, is_home=True)
+        self._terminal = Terminal(get_scrapy_root_handler, is_home=True, project=project_dir() or Path.cwd())
         self._asked: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._taskid = 0
         self._presence: Presence | None = None
         self._follower: Follower | None = None
+        self._files: FilesHome | None = None
         self._exit_code = 1
         self._has_ended = threading.Event()
         self._home = Home(settings, has_pipelines=order.pipelines == "home", on_open=self._submit)
@@ -117,6 +120,13 @@ class AttachedCrawl:
             f"({submitted.sent_bytes / 1000:.0f} kB new)"
         )
         self._home.use_key(submitted.key)
+        self._files = FilesHome(
+            Files(self._store),
+            submitted.taskid,
+            submitted.key,
+            project_dir() or Path.cwd(),
+            tell=self._terminal.tell,
+        )
         self._follower = Follower(
             self._endpoint, submitted.taskid, self._terminal, home=Taker(self._home.take, self._home.done)
         )
@@ -145,6 +155,7 @@ class AttachedCrawl:
         if end is not None and end.reason != Reason.SENDER_LOST:  # what was lost is not done: that is no success
             self._exit_code = end.exit_code
         reason = end.reason if end is not None else Reason.FAILED
+        self._take_files()
         self._has_ended.set()
         self._home.end(reason, self._stats(reason))
 
@@ -161,6 +172,16 @@ class AttachedCrawl:
         for descriptor in (1, 2):
             os.dup2(silence, descriptor)
         self._asked.put(signal.SIGHUP)
+
+    def _take_files(self) -> None:
+        assert self._files is not None
+        try:
+            n_files = self._files.take_all()
+        except (StoreUnavailable, StoreRefused) as error:
+            self._terminal.tell(f"{error}; files of the crawl processes stay there")
+        else:
+            if n_files:
+                self._terminal.tell(f"{n_files} files that the crawl wrote are in {project_dir() or Path.cwd()}")
 
     def _stats(self, reason: str) -> dict[str, Any]:
         try:

@@ -89,7 +89,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
     """
     timeout_s = settings.getfloat("VSCRAPY_SENDER_TIMEOUT", SENDER_TIMEOUT_S) if order.is_attached else 0
     if order.is_attached and timeout_s < SENDER_TIMEOUT_LEAST_S:
-        raise ConfigError(f"VSCRAPY_SENDER_TIMEOUT is {timeout_s:g}; it takes {SENDER_TIMEOUT_LEAST_S} seconds or more")
+        raise ConfigError(f"VSCRAPY_SENDER_TIMEOUT is {timeout_s:g}; the least is {SENDER_TIMEOUT_LEAST_S} seconds")
     with tempfile.TemporaryDirectory(prefix="vscrapy-") as scratch:
         made = _collect(order, settings, exclude, Path(scratch))
         sent_bytes = Blobs(store).put(made.bundle.paths)
@@ -107,6 +107,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         "env": {name: os.environ[name] for name in _SCRAPY_ENV if name in os.environ},
         "argv": ["scrapy", order.kind, order.spider],
         "pipelines": order.pipelines,
+        "takes_files": order.is_attached,
         "manifest": bundle.manifest_to_json(made.bundle.manifest),
         "working_directory": made.bundle.manifest.working_directory,
         "project_paths": made.project_paths,

@@ -8,6 +8,8 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import TextIO
 
 from vscrapy.wire import LogLine
@@ -18,6 +20,8 @@ _CLOSED = "Spider closed ("
 _ENGINE = "scrapy.core.engine"
 #: A line with its end, or the rest of a text; unlike str.splitlines(), it goes on after a \r.
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
+#: A crawl process's own copy of the project, as its agent names it (``vscrapy.worker.checkout``).
+_COPY = re.compile(r"(?:/[^/\s\"']+)*/run/[\w.-]+-\d+-\d+-\d+/project(?=[/\s\"']|$)")
 
 
 class Terminal:
@@ -28,12 +32,20 @@ class Terminal:
         handler: Gives the logging handler that records are shown by (Scrapy's own, at home).
         prefix: Put in front of each line, when several tasks are followed.
         is_home: Home says "Spider closed" itself, after the stats.
+        project: The project's directory here: paths of a crawl process's copy, in tracebacks and warnings, show
+            as paths below it.
     """
 
     def __init__(
-        self, handler: Callable[[], logging.Handler | None], *, prefix: str = "", is_home: bool = False
+        self,
+        handler: Callable[[], logging.Handler | None],
+        *,
+        prefix: str = "",
+        is_home: bool = False,
+        project: Path | None = None,
     ) -> None:
         self._handler = handler
+        self._project = project
         self._prefix = prefix
         self._is_home = is_home
         self._workers: set[str] = set()
@@ -50,6 +62,9 @@ class Terminal:
         """Show one line of a crawl process."""
         if line.worker:
             self._workers.add(line.worker)
+        if self._project is not None and "/run/" in line.text:
+            here = str(self._project)
+            line = replace(line, text=_COPY.sub(lambda _: here, line.text))
         if line.stream == "log":
             if self._is_shown(line):
                 self._show_record(line)

@@ -6,6 +6,7 @@ No command is retried inside: whoever calls knows whether a repeat is harmless.
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -55,6 +56,8 @@ def connect(endpoint: Endpoint, *, name: str, reply_timeout_s: float = REPLY_TIM
         InsecureStore: No password, and not on this machine.
     """
     require_secure(endpoint)
+    # redis-py logs each operation that fails, at DEBUG, which is Scrapy's default level; we tell it ourselves.
+    logging.getLogger("redis").setLevel(logging.WARNING)
     keepalive = {} if endpoint.url.startswith("unix:") else {"socket_keepalive": True}
     return redis.Redis.from_url(
         endpoint.url,

@@ -67,6 +67,11 @@ if not record then
     return {'fenced'}
 end
 record = cjson.decode(record)
+-- A commit that was answered is missing: this server has lost its last moments (a crash, a failover). What the
+-- process holds is not what stands here; it must begin anew, or its leases here would never end.
+if tonumber(ARGV[3]) > record.seq + 1 then
+    return {'fenced'}
+end
 local time = redis.call('TIME')
 local now_ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
 local limits, shares = read_limits(task_key), {}
