@@ -13,7 +13,7 @@ class Endpoint:
     """Where the store is, and what was told about it."""
 
     #: ``redis://``, ``rediss://`` or ``unix://`` URL, with the password in it.
-    url: str
+    url: str = field(repr=False)
     #: Where the URL comes from, for messages: ``--redis``, ``VSCRAPY_REDIS_URL``, a file, ``embedded``.
     source: str
     #: The cluster's secret; signatures are made with a key derived from it.

@@ -24,7 +24,7 @@ from vscrapy.store.workers import Workers
 #: Keys of the whole cluster that live as long as it does.
 CLUSTER_KEYS: Final = frozenset({keys.TASKID, keys.TASKS, keys.FINISHED, keys.WORKERS, keys.PULSE})
 #: Keys of a task that outlive it, for a while.
-KEPT: Final = frozenset({"task", "job", "stats", "stat_values", "log", "items"})
+KEPT: Final = frozenset({"task", "job", "stats", "stat_values", "log", "items", "files"})
 
 _TASK_KEY: Final = re.compile(r"\{vs:(\d+)\}:(.+)", re.DOTALL)
 _WORKER_KEY: Final = re.compile(r"\{vs\}:worker:(.+?)(:processes)?")
@@ -46,7 +46,9 @@ def submit(store: Store, *, max_processes: int = 0, sender_timeout_ms: int = 0, 
     return taskid
 
 
-def request(payload: bytes | str, *, slot: str = "a", queue: str = "0", seen: tuple[int, str] | None = None) -> NewRequest:
+def request(
+    payload: bytes | str, *, slot: str = "a", queue: str = "0", seen: tuple[int, str] | None = None
+) -> NewRequest:
     """A request whose payload is not signed: the store does not look into it."""
     return NewRequest(slot, queue, payload if isinstance(payload, bytes) else payload.encode(), seen)
 

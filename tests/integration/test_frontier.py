@@ -30,7 +30,7 @@ def idle(store: Store, taskid: int) -> tuple[Process, Process]:
     return first, second
 
 
-# --- order --------------------------------------------------------------------------------------------------------
+# --- order ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_lifo", [True, False])
@@ -52,7 +52,9 @@ def test_lease_takes_equal_priorities_in_the_order_of_the_queue(
     assert process.lease(3) == expected
 
 
-@pytest.mark.parametrize(("is_start_lifo", "expected"), [(True, ["n2", "n1", "s2", "s1"]), (False, ["n2", "n1", "s1", "s2"])])
+@pytest.mark.parametrize(
+    ("is_start_lifo", "expected"), [(True, ["n2", "n1", "s2", "s1"]), (False, ["n2", "n1", "s1", "s2"])]
+)
 def test_lease_takes_start_requests_after_the_others_of_a_priority(
     store: Store, taskid: int, is_start_lifo: bool, expected: list[str]
 ) -> None:
@@ -85,6 +87,14 @@ def test_lease_counts_what_other_processes_hold_of_a_slot(store: Store, taskid: 
     first.lease(5)
     second.feed(*(request(f"b{n}", slot="b") for n in range(6)))
     assert {payload[0] for payload in second.lease(5)} == {"b"}
+
+
+def test_new_request_does_not_put_its_slot_in_front(store: Store, taskid: int) -> None:
+    """A slot with leased requests stays behind, also when it had nothing left to wait."""
+    process = running(store, taskid)
+    process.feed(*(request(f"a{n}") for n in range(3)), wanted=3)
+    process.feed(request("a3"), request("b0", slot="b"), request("b1", slot="b"))
+    assert [payload[0] for payload in process.lease(2)] == ["b", "b"]
 
 
 def test_lease_takes_all_from_the_only_slot(store: Store, taskid: int) -> None:
@@ -176,7 +186,7 @@ def test_equal_requests_without_a_filter_are_two(store: Store, taskid: int) -> N
     assert running(store, taskid).feed(request("x"), request("x")).queued == 2
 
 
-# --- commits ----------------------------------------------------------------------------------------------------------
+# --- commits --------------------------------------------------------------------------------------------------------
 
 
 def test_commit_that_is_repeated_is_done_once(store: Store, taskid: int) -> None:
@@ -197,6 +207,14 @@ def test_commit_of_an_earlier_number_is_not_done(store: Store, taskid: int) -> N
     process.commit()
     process.commit()
     assert process.frontier.commit(1, [Result("feed", requests=[request("1")])]).queued == 0
+
+
+def test_commit_after_one_that_redis_has_lost_is_fenced(store: Store, taskid: int) -> None:
+    """After a crash of the server, what the process holds is not what stands there: it must begin anew."""
+    process = running(store, taskid)
+    process.n_commits += 1
+    with pytest.raises(Fenced):
+        process.commit()
 
 
 def test_commit_of_a_process_that_has_left_is_fenced(store: Store, taskid: int) -> None:
@@ -244,7 +262,7 @@ def test_result_for_a_lease_of_another_process_ends_nothing(store: Store, taskid
     assert second.commit(Result("done", lease.id), Result("back", lease.id)).leased == 1
 
 
-# --- start() ----------------------------------------------------------------------------------------------------------
+# --- start() --------------------------------------------------------------------------------------------------------
 
 
 def test_start_is_run_by_one_process(store: Store, taskid: int) -> None:
@@ -278,7 +296,7 @@ def test_start_that_is_exhausted_is_not_run_again(store: Store, taskid: int) -> 
     assert second.join().start_from is None
 
 
-# --- the end ----------------------------------------------------------------------------------------------------------
+# --- the end --------------------------------------------------------------------------------------------------------
 
 
 def test_idle_is_told_to_one_process(store: Store, taskid: int) -> None:
@@ -330,7 +348,9 @@ def test_stopping_task_gives_no_lease(store: Store, taskid: int) -> None:
 def test_last_process_that_leaves_a_stopping_task_ends_it(store: Store, taskid: int) -> None:
     """State, end record and lifetimes come in one step."""
     process = running(store, taskid)
-    process.feed(*(request(f"{n}", slot=f"slot{n % 3}", queue=str(n)) for n in range(30)), request("s", seen=(0, "1")))
+    process.feed(
+        *(request(f"{n}", slot=f"slot{n % 3}", queue=str(n)) for n in range(30)), request("s", seen=(0, "1"))
+    )
     process.lease(5)
     Tasks(store).stop(taskid, reason='od"d \\ é', mode=StopMode.GRACEFUL)
     states = process.leave()
@@ -382,7 +402,7 @@ def test_first_reason_stands_when_a_process_fails_later(store: Store, taskid: in
     assert (record.reason, record.exit_code) == ("shutdown", 0)
 
 
-# --- stats ------------------------------------------------------------------------------------------------------------
+# --- stats ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -426,7 +446,7 @@ def test_stats_that_were_set_are_kept_by_process(store: Store, taskid: int) -> N
     assert Tasks(store).stats(taskid)[1] == [{"a": 1}]
 
 
-# --- facts ------------------------------------------------------------------------------------------------------------
+# --- facts ----------------------------------------------------------------------------------------------------------
 
 
 def test_facts_reach_the_others_once_and_in_their_last_version(store: Store, taskid: int) -> None:
@@ -437,7 +457,10 @@ def test_facts_reach_the_others_once_and_in_their_last_version(store: Store, tas
     first.commit(facts={"cookie": "old", "robots": "r"})
     first.commit(facts={"cookie": "new"})
     reply = second.commit()
-    assert (reply.facts, second.commit(fact_version=reply.fact_version).facts) == ({"cookie": "new", "robots": "r"}, {})
+    assert (reply.facts, second.commit(fact_version=reply.fact_version).facts) == (
+        {"cookie": "new", "robots": "r"},
+        {},
+    )
 
 
 def test_facts_stand_in_the_reply_of_a_repeated_commit(store: Store, taskid: int) -> None:

@@ -15,7 +15,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.integration.support import View, faults, request, submit, view
 from vscrapy import keys
@@ -79,7 +86,7 @@ class FrontierMachine(RuleBasedStateMachine):
     def begin(self, max_processes: int, is_lifo: bool, is_start_lifo: bool) -> None:
         """Submit the task."""
         self.max_processes = max_processes
-        self.order = {"is_lifo": is_lifo, "is_start_lifo": is_start_lifo}
+        self.order: dict[str, Any] = {"is_lifo": is_lifo, "is_start_lifo": is_start_lifo}
         self.taskid = submit(self.store, max_processes=max_processes)
         self.state = TaskState.QUEUED
         self.reason = ""
@@ -103,9 +110,7 @@ class FrontierMachine(RuleBasedStateMachine):
     @rule()
     def submit_again(self) -> None:
         """The sender repeats a call whose reply was lost."""
-        Tasks(self.store).submit(
-            self.taskid, b"other", spider="x", max_processes=9, sender_timeout_ms=9, log_keep=9
-        )
+        Tasks(self.store).submit(self.taskid, b"other", spider="x", max_processes=9, sender_timeout_ms=9, log_keep=9)
 
     @rule()
     def give_sign_of_life(self) -> None:
@@ -153,7 +158,12 @@ class FrontierMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(member.has_joined for member in self.members))
     @rule(
-        data=st.data(), brood=children, wanted=st.integers(0, 20), added=deltas, new_facts=facts, is_early=st.booleans()
+        data=st.data(),
+        brood=children,
+        wanted=st.integers(0, 20),
+        added=deltas,
+        new_facts=facts,
+        is_early=st.booleans(),
     )
     def commit(
         self,
@@ -183,7 +193,7 @@ class FrontierMachine(RuleBasedStateMachine):
             results.append(Result("start", str(n_outputs), self.make(brood[:n_outputs]), b"i" * n_outputs, n_outputs))
             if data.draw(st.booleans()):
                 results.append(Result("started"))
-        options = {
+        options: dict[str, Any] = {
             "stats": StatsDelta(added=added),
             "facts": new_facts,
             "fact_version": member.fact_version,
@@ -285,7 +295,9 @@ class FrontierMachine(RuleBasedStateMachine):
         for slot, queue, seen in brood:
             self.n_made += self.n_made % 3 != 2 or seen is not None
             payload = f"{self.n_made}\n{slot}\n{queue}"
-            made.append(request(payload, slot=slot, queue=queue, seen=None if seen is None else (seen % 2, str(seen))))
+            made.append(
+                request(payload, slot=slot, queue=queue, seen=None if seen is None else (seen % 2, str(seen)))
+            )
         return made
 
     def note_results(self, member: Member, results: Sequence[Result]) -> list[int]:
@@ -414,7 +426,7 @@ def test_frontier_agrees_with_its_model_whatever_is_called(bare_store: Store) ->
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=int(os.environ.get("VSCRAPY_TEST_EXAMPLES", "80")),
+            max_examples=int(os.environ.get("VSCRAPY_TEST_EXAMPLES", "100")),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

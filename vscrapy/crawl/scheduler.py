@@ -46,7 +46,7 @@ UNLIMITED: Final = 200
 MOST_HELD: Final = 1000
 #: ``start()`` is read on only while fewer requests than this wait in the frontier.
 START_AHEAD: Final = 1000
-#: ... and fewer results than this wait for a commit.
+#: ... and fewer results than this wait for the reply to their commit.
 START_BACKLOG: Final = 200
 #: A process that gets no lease for so long, although requests wait, gives its slot back (seconds): others have
 #: the whole of what the sites may see.
@@ -428,7 +428,9 @@ class Scheduler(BaseScheduler):
         self._start_outputs.exhausted()
 
     def _is_start_wanted(self) -> bool:
-        return self._queued < START_AHEAD and self._session.waiting < START_BACKLOG
+        # Not what waits for a commit, which the session takes while start() is read: without a pause, no reply
+        # would be heard, and no page either.
+        return self._queued < START_AHEAD and self._n_open_results < START_BACKLOG
 
     def _commit_start(self, origins: list[Origin]) -> None:
         requests = [request for origin in origins for request in origin.requests]

@@ -12,6 +12,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from scrapy import Request, signals
@@ -61,6 +63,14 @@ def silence(*, has_pipelines: bool) -> None:
         logging.getLogger(name).addFilter(is_said_here)
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Items that came together, on their way through the pipelines."""
+
+    cursor: str
+    n_open: int
+
+
 class Home:
     """
     The sender's crawler.
@@ -77,7 +87,9 @@ class Home:
         self._entries: deque[ItemsEntry] = deque()
         self._room = threading.Semaphore(MOST_WAITING)
         self._done_cursor = ""
-        self._is_working = False
+        self._batches: deque[_Batch] = deque()
+        self._n_running = 0
+        self._most_running = settings.getint("CONCURRENT_ITEMS") or 1
         self._is_open = False
         self._call: Callable[..., Any] | None = None
         self._ending: Callable[[], None] | None = None
@@ -138,30 +150,38 @@ class Home:
         self.crawler.stats.inc_value(stat, count)
 
     def _work(self) -> None:
-        if self._is_open and not self._is_working:
-            self._is_working = True
-            deferred_from_coro(self._work_on()).addErrback(
-                lambda failure: logger.error("vscrapy: items could not be taken", exc_info=failure.value)
-            )
+        """Send waiting items through pipelines and exporters, in order, as many at a time as Scrapy would."""
+        while self._is_open and self._entries and self._n_running < self._most_running:
+            entry = self._entries.popleft()
+            try:
+                items = decode_items(entry.signed, self._key)
+            except (NotVerified, ValueError) as error:
+                logger.error("vscrapy: %d items are lost: %s", entry.n_items, error)
+                items = []
+            batch = _Batch(entry.cursor, len(items))
+            self._batches.append(batch)
+            self._n_running += len(items)
+            for item in items:
+                done = deferred_from_coro(start_itemproc(self.crawler, item))  # type: ignore[arg-type]
+                done.addErrback(
+                    lambda failure: logger.error("vscrapy: an item could not be taken", exc_info=failure.value)
+                )
+                done.addCallback(partial(self._on_item_through, batch))
+        self._settle()
 
-    async def _work_on(self) -> None:
-        """Send the waiting items through pipelines and exporters, one after the other."""
-        try:
-            while self._entries:
-                entry = self._entries.popleft()
-                try:
-                    items = decode_items(entry.signed, self._key)
-                except NotVerified as error:
-                    logger.error("vscrapy: items were dropped: %s", error)
-                    items = []
-                for item in items:
-                    await start_itemproc(self.crawler, item)  # type: ignore[arg-type]
-                self._done_cursor = entry.cursor
-                self._room.release()
-        finally:
-            self._is_working = False
-        if self._ending is not None:
-            self._ending()
+    def _on_item_through(self, batch: _Batch, _: object) -> None:
+        self._n_running -= 1
+        batch.n_open -= 1
+        self._work()
+
+    def _settle(self) -> None:
+        """Note what is through; after the last one, end."""
+        while self._batches and not self._batches[0].n_open:
+            self._done_cursor = self._batches.popleft().cursor
+            self._room.release()
+        if self._ending is not None and not (self._batches or self._entries):
+            ending, self._ending = self._ending, None
+            ending()
 
     # Called from other threads.
 
@@ -184,16 +204,13 @@ class Home:
         """The task has ended: when all items are through, take its stats and close."""
 
         def close() -> None:
-            if self._ending is None or self._is_working or self._entries:
-                return
-            self._ending = None
             self._take_stats(stats)
             assert self._hooks is not None
             self._hooks.close(reason)
 
         def begin() -> None:
             self._ending = close
-            close()
+            self._work()
 
         assert self._call is not None
         self._call(begin)

@@ -19,6 +19,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ConnectionError,
+    DataError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -82,6 +83,8 @@ def translate(endpoint: Endpoint) -> Iterator[None]:
     where = f"{redact(endpoint.url)} (from {endpoint.source})"
     try:
         yield
+    except DataError:
+        raise  # a defect of ours: nothing was sent, and nothing would be
     except AuthenticationError as error:
         # redis-py takes the code off the server's words: "NOAUTH HELLO must be called with ... authenticated".
         if "HELLO must be called" in str(error) or "Authentication required" in str(error):

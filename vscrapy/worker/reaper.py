@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 
 from vscrapy.store.base import Store
-from vscrapy.store.frontier import leave
 from vscrapy.store.streams import Streams
 from vscrapy.store.workers import Workers
 from vscrapy.wire import LogLine
@@ -30,7 +29,6 @@ def reap(store: Store, names: list[str], reaper: str, say: Callable[[str], None]
             words = f"vscrapy: worker {name} is dead; what its {count} crawl process{plural} had in hand goes back\n"
             # Before they leave: the last one's end can be the task's, and then nobody takes lines any more.
             Streams(store).append_log(taskid, [LogLine("err", words, time.time(), worker=reaper)])
-        for taskid, process in processes:
-            leave(store, taskid, process, how="crashed")
+        workers.leave_places(name)
         if workers.retire(name):
             say(f"worker {name} is dead; it had {len(processes)} crawl processes")

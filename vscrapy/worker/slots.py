@@ -295,7 +295,7 @@ class Slots:
 
     def _leave_all(self, residents: list[_Resident]) -> None:
         for resident in residents:
-            self._leave_now(resident.child.place, "crashed")
+            self._leave_now(resident.child.place, "left")  # Not a crash: somebody wanted it so.
             if resident.directory is not None:
                 self._checkouts.remove(resident.directory)
 

@@ -1,0 +1,233 @@
+"""Tasks on Redis: submit, look, stop, archive; and the sender's signs of life."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.support import Process, request, running, submit
+from vscrapy import keys
+from vscrapy.errors import ProtocolMismatch, TaskGone
+from vscrapy.states import StopMode, TaskState
+from vscrapy.store.base import Store
+from vscrapy.store.streams import EndRecord, Streams
+from vscrapy.store.tasks import Subscription, TaskRecord, Tasks
+from vscrapy.store.workers import Workers
+
+
+@pytest.fixture
+def tasks(store: Store) -> Tasks:
+    """Give the tasks of a server."""
+    return Tasks(store)
+
+
+# --- submit ---------------------------------------------------------------------------------------------------------
+
+
+def test_submit_makes_a_task_that_is_queued(store: Store, tasks: Tasks) -> None:
+    """The record holds what was submitted."""
+    record = tasks.record(submit(store, max_processes=3, sender_timeout_ms=20_000))
+    assert (record.spider, record.state, record.max_processes, record.is_attached, record.queued) == (
+        *("books", TaskState.QUEUED),
+        *(3, True, 0),
+    )
+
+
+def test_submit_that_is_repeated_changes_nothing(store: Store, tasks: Tasks) -> None:
+    """A lost reply makes no second task, and does not set a running one back."""
+    taskid = submit(store)
+    running(store, taskid)
+    tasks.submit(taskid, b"other", spider="x", max_processes=9, sender_timeout_ms=9, log_keep=9)
+    record = tasks.record(taskid)
+    assert (record.state, record.spider, tasks.job(taskid)) == (TaskState.RUNNING, "books", b"job")
+
+
+def test_new_ids_are_different_and_on_the_list(tasks: Tasks) -> None:
+    """An id stands in the registry before its task does."""
+    assert [tasks.new_id(), tasks.new_id()] == tasks.live_ids()
+
+
+@pytest.mark.parametrize("ask", [Tasks.job, Tasks.record])
+def test_task_that_is_not_there_is_told(tasks: Tasks, ask: object) -> None:
+    """The message names the task and what to do."""
+    assert callable(ask)
+    with pytest.raises(TaskGone, match=r"task 7 .*vscrapy -l"):
+        ask(tasks, 7)
+
+
+def test_record_of_another_protocol_is_refused(store: Store, tasks: Tasks) -> None:
+    """The message names both protocols."""
+    taskid = submit(store)
+    store.client.hset(keys.task(taskid), "protocol", 999)
+    with pytest.raises(ProtocolMismatch, match="protocol 999, this one has 1"):
+        tasks.record(taskid)
+
+
+def test_records_leave_out_what_is_not_there(store: Store, tasks: Tasks) -> None:
+    """An id that is still on its way has no record."""
+    taskid = submit(store)
+    assert list(tasks.records([taskid, 99])) == [taskid]
+
+
+def test_record_counts_pages_items_and_errors(store: Store, tasks: Tasks) -> None:
+    """The table's numbers come from the stats."""
+    process = running(store, submit(store))
+    process.count(**{"response_received_count": 3, "item_scraped_count": 2, "log_count/ERROR": 1})
+    record = tasks.record(process.taskid)
+    assert (record.pages, record.items, record.errors) == (3, 2, 1)
+
+
+def test_record_counts_what_is_not_a_whole_number(store: Store, tasks: Tasks) -> None:
+    """A project that counts halves does not break the list of tasks."""
+    process = running(store, submit(store))
+    process.count(item_scraped_count=2.5)
+    assert tasks.record(process.taskid).items == 2
+
+
+@pytest.mark.parametrize("max_processes", [0, 1, 2])
+def test_growing_is_what_claim_grants(store: Store, tasks: Tasks, max_processes: int) -> None:
+    """An agent does not ask in vain, and does not overlook a task."""
+    taskid = submit(store, max_processes=max_processes)
+    first = Process(store, taskid)
+    agreed = [tasks.record(taskid).is_growing == (first.claim() > 0)]
+    for n_requests in (0, 16, 1, 16, 16):
+        first.feed(*(request("x") for _ in range(n_requests)))
+        is_growing = tasks.record(taskid).is_growing
+        agreed.append(is_growing == (Process(store, taskid).claim() > 0))
+    assert agreed == [True] * 6
+
+
+# --- stop -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", StopMode)
+def test_stop_without_a_process_ends_the_task_at_once(store: Store, tasks: Tasks, mode: StopMode) -> None:
+    """A queued task has nobody to wait for."""
+    taskid = submit(store)
+    state = tasks.stop(taskid, reason="shutdown", mode=mode)
+    ends = [entry.end for entry in Streams(store).last_lines(taskid, 1)]
+    assert (state, ends) == (TaskState.FINISHED, [EndRecord("shutdown", 0)])
+
+
+def test_stop_with_a_process_waits_for_it(store: Store, tasks: Tasks) -> None:
+    """The last process that leaves ends the task."""
+    process = running(store, submit(store))
+    assert tasks.stop(process.taskid, reason="shutdown", mode=StopMode.GRACEFUL) is TaskState.STOPPING
+
+
+def test_stop_keeps_the_first_reason(store: Store, tasks: Tasks) -> None:
+    """A later call can make it forced, and no more than that."""
+    process = running(store, submit(store))
+    tasks.stop(process.taskid, reason="first", mode=StopMode.GRACEFUL)
+    tasks.stop(process.taskid, reason="second", mode=StopMode.FORCED)
+    record = tasks.record(process.taskid)
+    assert (record.reason, record.stop_mode) == ("first", StopMode.FORCED)
+
+
+def test_stop_does_not_become_graceful_again(store: Store, tasks: Tasks) -> None:
+    """Forced stays forced."""
+    process = running(store, submit(store))
+    tasks.stop(process.taskid, reason="first", mode=StopMode.FORCED)
+    tasks.stop(process.taskid, reason="second", mode=StopMode.GRACEFUL)
+    assert tasks.record(process.taskid).stop_mode is StopMode.FORCED
+
+
+def test_stop_of_a_finished_task_changes_nothing(store: Store, tasks: Tasks) -> None:
+    """One end record, whoever stops how often."""
+    taskid = submit(store)
+    tasks.stop(taskid, reason="first", mode=StopMode.GRACEFUL)
+    tasks.stop(taskid, reason="second", mode=StopMode.FORCED)
+    assert (tasks.record(taskid).reason, len(Streams(store).last_lines(taskid, 9))) == ("first", 1)
+
+
+def test_stop_of_a_task_that_is_not_there_is_told(tasks: Tasks) -> None:
+    """There is nothing to stop."""
+    with pytest.raises(TaskGone):
+        tasks.stop(7, reason="shutdown", mode=StopMode.GRACEFUL)
+
+
+# --- registries -----------------------------------------------------------------------------------------------------
+
+
+def finished(store: Store, tasks: Tasks) -> TaskRecord:
+    """A task that has ended."""
+    taskid = submit(store)
+    tasks.stop(taskid, reason="shutdown", mode=StopMode.GRACEFUL)
+    return tasks.record(taskid)
+
+
+def test_archive_moves_a_task_to_the_finished_ones(store: Store, tasks: Tasks) -> None:
+    """Twice is as good as once."""
+    record = finished(store, tasks)
+    tasks.archive(record)
+    tasks.archive(record)
+    assert (tasks.live_ids(), tasks.finished_ids(9)) == ([], [record.taskid])
+
+
+def test_archive_forgets_what_ended_too_long_ago(store: Store, tasks: Tasks) -> None:
+    """The registry of finished tasks is no longer than their life."""
+    store.client.zadd(keys.FINISHED, {"77": 1})
+    record = finished(store, tasks)
+    tasks.archive(record)
+    assert tasks.finished_ids(9) == [record.taskid]
+
+
+def test_finished_ids_are_the_newest_first(store: Store, tasks: Tasks) -> None:
+    """The last ended is the first listed, and no more than asked for."""
+    store.client.zadd(keys.FINISHED, {"1": 10, "2": 30, "3": 20})
+    assert tasks.finished_ids(2) == [2, 3]
+
+
+@pytest.mark.parametrize(("ahead_ms", "n_left"), [(-1000, 1), (1000, 0)])
+def test_forget_takes_only_an_old_id_off_the_list(tasks: Tasks, ahead_ms: int, n_left: int) -> None:
+    """An id whose task is still on its way stays."""
+    taskid = tasks.new_id()
+    tasks.forget(taskid, older_than_ms=tasks.now_ms() + ahead_ms)
+    assert len(tasks.live_ids()) == n_left
+
+
+# --- signs of life, and bells ---------------------------------------------------------------------------------------
+
+
+def test_sign_of_life_tells_state_and_processes(store: Store, tasks: Tasks) -> None:
+    """The sender sees how its task fares, and is seen."""
+    process = running(store, submit(store, sender_timeout_ms=1000))
+    store.client.hset(keys.task(process.taskid), "sender_ms", 1)
+    sign = tasks.sign_of_life(process.taskid)
+    assert (sign, tasks.record(process.taskid).sender_ms > 1) == ((TaskState.RUNNING, 1, 1), True)
+
+
+def test_sign_of_life_for_a_task_that_is_gone_makes_no_record(store: Store, tasks: Tasks) -> None:
+    """A sender that outlives its task does not bring a part of it back."""
+    assert (tasks.sign_of_life(7), store.client.exists(keys.task(7))) == (None, 0)
+
+
+def test_sender_is_seen_as_long_as_it_is_subscribed(store: Store, tasks: Tasks) -> None:
+    """The count goes up and down with the connection."""
+    subscription = Subscription(store, keys.sender(7))
+    counts = [tasks.sender_subscribers([7, 8])]
+    subscription.keep(wait_s=0.1)
+    counts.append(tasks.sender_subscribers([7, 8]))
+    subscription.close()
+    counts.append(tasks.sender_subscribers([7, 8]))
+    assert counts == [{7: 0, 8: 0}, {7: 1, 8: 0}, {7: 0, 8: 0}]
+
+
+@pytest.mark.parametrize("call", ["submit", "stop"])
+def test_agents_are_woken(store: Store, tasks: Tasks, call: str) -> None:
+    """A task that comes or ends is not found at the next look only."""
+    taskid = submit(store)
+    bell = Subscription(store, keys.WAKE)
+    bell.keep(wait_s=0.1)
+    if call == "submit":
+        submit(store)
+    else:
+        tasks.stop(taskid, reason="shutdown", mode=StopMode.GRACEFUL)
+    assert bell.keep(wait_s=5)
+    bell.close()
+
+
+def test_workers_of_an_empty_server_are_none(store: Store) -> None:
+    """Lists of nothing are no error."""
+    tasks = Tasks(store)
+    found = (Workers(store).list(), tasks.live_ids(), tasks.finished_ids(5), tasks.records([]))
+    assert (*found, tasks.sender_subscribers([])) == ([], [], [], {}, {})

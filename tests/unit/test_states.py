@@ -1,0 +1,131 @@
+"""The moves that the scripts make, held against the table of states; on a real server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.support import Process, request, running, submit, view
+from vscrapy import keys
+from vscrapy.errors import Fenced, TaskGone
+from vscrapy.states import MOVES, StopMode, TaskState
+from vscrapy.store.base import Store
+from vscrapy.store.frontier import MOST_CRASHES, Result
+from vscrapy.store.streams import Streams
+from vscrapy.store.tasks import Tasks
+from vscrapy.store.workers import Workers
+from vscrapy.wire import LogLine
+
+#: A process of a task, and what somebody calls.
+Operation = Callable[[Process], object]
+
+OPERATIONS: dict[str, Operation] = {
+    "submit": lambda process: Tasks(process.store).submit(
+        process.taskid, b"job", spider="x", max_processes=0, sender_timeout_ms=0, log_keep=1
+    ),
+    "claim": lambda process: Process(process.store, process.taskid).claim(),
+    "claim again": lambda process: process.claim(),
+    "join": lambda process: process.join(),
+    "commit": lambda process: process.commit(Result("started"), wanted=5),
+    "feed": lambda process: process.feed(*(request(f"{n}") for n in range(99))),
+    "repeat": lambda process: process.repeat(),
+    "left": lambda process: process.leave("left"),
+    "crashed": lambda process: process.leave("crashed"),
+    "crashed again and again": lambda process: _crash(process),
+    "failed": lambda process: process.leave("failed"),
+    "stop": lambda process: Tasks(process.store).stop(process.taskid, reason="x", mode=StopMode.GRACEFUL),
+    "stop at once": lambda process: Tasks(process.store).stop(process.taskid, reason="x", mode=StopMode.FORCED),
+    "log": lambda process: Streams(process.store).append_log(process.taskid, [LogLine("out", "x")]),
+    "sign of life": lambda process: Tasks(process.store).sign_of_life(process.taskid),
+    "archive": lambda process: _archive(process),
+    "worker dies": lambda process: Workers(process.store).leave_places(process.worker),
+}
+
+#: How a task comes to be in each state, with a process (which a queued task has not yet, a finished one no more).
+STATES: dict[TaskState, Callable[[Store], Process]] = {
+    TaskState.QUEUED: lambda store: Process(store, submit(store)),
+    TaskState.RUNNING: lambda store: running(store, submit(store)),
+    TaskState.PAUSED: lambda store: _paused(store),
+    TaskState.STOPPING: lambda store: _stopping(store),
+    TaskState.FINISHED: lambda store: _finished(store),
+}
+
+
+def _crash(process: Process) -> None:
+    process.store.client.hset(keys.task(process.taskid), "crashes", MOST_CRASHES - 1)
+    process.leave("crashed")
+
+
+def _archive(process: Process) -> None:
+    tasks = Tasks(process.store)
+    record = tasks.record(process.taskid)
+    if record.state is TaskState.FINISHED:
+        tasks.archive(record)
+
+
+def _paused(store: Store) -> Process:
+    """Nothing pauses a task yet; the state is in the table, so the scripts must keep to it."""
+    process = running(store, submit(store))
+    store.client.hset(keys.task(process.taskid), "state", "paused")
+    return process
+
+
+def _stopping(store: Store) -> Process:
+    process = running(store, submit(store))
+    Tasks(store).stop(process.taskid, reason="x", mode=StopMode.GRACEFUL)
+    return process
+
+
+def _finished(store: Store) -> Process:
+    process = _stopping(store)
+    process.leave()
+    return process
+
+
+def state_after(store: Store, state: TaskState, operation: str) -> TaskState:
+    """Bring a task into a state, let something happen, and read what has become of it."""
+    process = STATES[state](store)
+    assert view(store, process.taskid).state is state
+    with contextlib.suppress(Fenced, TaskGone):  # The process is not, or not any more, in the task.
+        OPERATIONS[operation](process)
+    return view(store, process.taskid).state
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("state", TaskState)
+def test_task_stays_or_moves_as_the_table_says(store: Store, state: TaskState, operation: str) -> None:
+    """No call makes a move that is not in the table, whatever the state."""
+    assert state_after(store, state, operation) in {state, *MOVES[state]}
+
+
+def test_every_move_of_the_table_is_made(bare_store: Store) -> None:
+    """The table promises no move that nothing makes; pause and resume are still to come."""
+    made = {
+        (state, after)
+        for state in TaskState
+        for operation in OPERATIONS
+        if (after := state_after(bare_store, state, operation)) is not state
+    }
+    promised = {(state, after) for state, others in MOVES.items() for after in others}
+    to_come = {(TaskState.RUNNING, TaskState.PAUSED), (TaskState.PAUSED, TaskState.RUNNING)}
+    assert made == promised - to_come
+
+
+def test_paused_task_gives_no_lease(store: Store) -> None:
+    """What waits stays where it is until the task goes on."""
+    process = _paused(store)
+    assert process.feed(request("1"), wanted=1).leases == []
+
+
+def test_paused_task_takes_no_process(store: Store) -> None:
+    """It does not grow while it rests."""
+    process = _paused(store)
+    process.feed(*(request(f"{n}") for n in range(99)))
+    assert Process(store, process.taskid).claim() == 0
+
+
+def test_every_state_has_its_moves() -> None:
+    """No state is forgotten in the table, and nothing follows the end."""
+    assert (set(MOVES), MOVES[TaskState.FINISHED]) == (set(TaskState), frozenset())
