@@ -77,16 +77,16 @@ class Terminal:
         self.tell(f"[... {n_lines} lines are cut: the log keeps only the newest (VSCRAPY_LOG_KEEP) ...]")
 
     def _is_shown(self, line: LogLine) -> bool:
+        if line.logger == _ENGINE and line.level == logging.INFO:
+            if line.text.startswith(_CLOSED):
+                return not self._is_home
+            if line.text.startswith(_CLOSING):
+                is_first, self._is_closing_told = not self._is_closing_told, True
+                return is_first
         if line.is_banner and line.level < logging.WARNING:
             if self._banner_from is None:
                 self._banner_from = line.process
             return line.process == self._banner_from
-        if line.logger == _ENGINE and line.level == logging.INFO:
-            if line.text.startswith(_CLOSING):
-                is_first, self._is_closing_told = not self._is_closing_told, True
-                return is_first
-            if line.text.startswith(_CLOSED):
-                return not self._is_home
         return True
 
     def _mark(self, line: LogLine) -> str:
