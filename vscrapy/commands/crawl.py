@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlparse
@@ -67,12 +68,16 @@ class _OnWorkers:
             pipelines=_pipelines(settings, is_attached=not opts.detach),
             file=file,
         )
+        if settings.get("JOBDIR"):
+            print(
+                "vscrapy: warning: JOBDIR is ignored; the queue is on Redis", file=sys.stderr
+            )
         exclude = _written_here(settings, opts)
         endpoint = _endpoint(opts)
         if opts.detach:
             self._detach(endpoint, order, settings, exclude)
         else:
-            self.exitcode = AttachedCrawl(endpoint, self.settings, order, exclude).run(spider_class)
+            self.exitcode = AttachedCrawl(endpoint, settings, self.settings, order, exclude).run(spider_class)
 
     def _load(self, name: str) -> type[Spider]:
         try:

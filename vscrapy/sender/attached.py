@@ -38,7 +38,7 @@ from vscrapy.store.tasks import Tasks
 
 if TYPE_CHECKING:
     from scrapy import Spider
-    from scrapy.settings import Settings
+    from scrapy.settings import BaseSettings, Settings
 
     from vscrapy.model import Endpoint
     from vscrapy.store.streams import EndRecord
@@ -50,9 +50,23 @@ STOP_AGAIN_S: Final = 0.2
 
 
 class AttachedCrawl:
-    """One task and its sender, tied to each other."""
+    """
+    One task and its sender, tied to each other.
 
-    def __init__(self, endpoint: Endpoint, settings: Settings, order: Order, exclude: Collection[Path]) -> None:
+    Args:
+        settings: What the crawl is to have: the project's settings, the spider's and the command line's.
+        home_settings: Settings for this process's crawler, which changes them.
+        exclude: Files that this very run writes.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: BaseSettings,
+        home_settings: Settings,
+        order: Order,
+        exclude: Collection[Path],
+    ) -> None:
         self._endpoint = endpoint
         self._order = order
         self._exclude = exclude
@@ -66,8 +80,9 @@ class AttachedCrawl:
         self._files: FilesHome | None = None
         self._exit_code = 1
         self._has_ended = threading.Event()
-        self._home = Home(settings, has_pipelines=order.pipelines == "home", on_open=self._submit)
+        self._home = Home(home_settings, has_pipelines=order.pipelines == "home", on_open=self._submit)
         self._settings = settings
+        self._home_settings = home_settings
 
     def run(self, spider_class: type[Spider]) -> int:
         """
@@ -82,7 +97,7 @@ class AttachedCrawl:
         """
         require_server(self._store.client, self._endpoint)
         silence(has_pipelines=self._order.pipelines == "home")
-        process: Any = internals.crawler_process(self._settings)
+        process: Any = internals.crawler_process(self._home_settings)
         crawler = process.create_crawler(spider_class)
         process.crawl(crawler, **self._order.spider_args)
         self._take_signals()

@@ -237,18 +237,16 @@ def project_dir() -> Path | None:
 
 def _command_line(settings: BaseSettings) -> dict[str, Any]:
     """The settings that were given on the command line, and are for the crawl processes."""
-    from scrapy.settings import SETTINGS_PRIORITIES
+    from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 
-    found = {
-        name: settings[name]
-        for name in settings
-        if isinstance(name, str)
-        and settings.getpriority(name) == SETTINGS_PRIORITIES["cmdline"]
-        and name not in _STAYS_HERE
-    }
-    for name, value in found.items():
+    found: dict[str, Any] = {}
+    for name in settings:
+        if settings.getpriority(name) != SETTINGS_PRIORITIES["cmdline"] or name in _STAYS_HERE:
+            continue
+        value = settings[name]
+        found[str(name)] = value.copy_to_dict() if isinstance(value, BaseSettings) else value
         try:
-            json.dumps(value)
+            json.dumps(found[str(name)])
         except TypeError as error:
             raise ConfigError(f"the setting {name} of the command line cannot travel: {error}") from error
     return found
