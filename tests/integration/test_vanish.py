@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections import defaultdict
@@ -20,7 +21,7 @@ from typing import Final
 
 import pytest
 
-from tests.integration.machine import BIN, Finished, Machine, Running, wait_for
+from tests.integration.machine import BIN, Finished, Machine, Running, is_alive, wait_for
 from tests.integration.proxy import Proxy
 from vscrapy import embedded, keys
 from vscrapy.states import TaskState
@@ -181,8 +182,8 @@ class Lab:
 
 @pytest.fixture
 def lab(machine: Machine, tmp_path: Path) -> Lab:
-    """The project on a machine with one worker, which has room for two crawl processes."""
-    machine.start_worker(slots=2)
+    """The project on a machine with one worker, which has room for three crawl processes."""
+    machine.start_worker(slots=3)
     return Lab(machine, tmp_path)
 
 
@@ -325,40 +326,31 @@ def test_queued_task_is_not_run_when_its_sender_is_gone(lab: Lab) -> None:
     took_s = crawl.wait_for_end(GONE_S, "sender_lost")
     print(f"figure: a queued task without its sender: ended {took_s:.2f} s after a worker came")
     assert machine.store.client.hget(keys.task(crawl.taskid), "process_seq") == b"0"
-    with lab.bystander():
-        assert machine.workers.list()
 
 
 # --- the network falls silent
 
 
-def test_task_ends_when_its_sender_is_suspended(lab: Lab) -> None:
-    """A sender that does not move keeps its connection, but ends its task after VSCRAPY_SENDER_TIMEOUT."""
-    with lab.bystander():
-        crawl = lab.crawl("main", "-s", f"VSCRAPY_SENDER_TIMEOUT={SENDER_TIMEOUT_S}").begin()
-        crawl.sender.signal(signal.SIGSTOP)
-        took_s = crawl.wait_for_end(SENDER_TIMEOUT_S + 4, "sender_lost")
-        print(f"figure: a suspended sender with a timeout of {SENDER_TIMEOUT_S} s: ended after {took_s:.2f} s")
-        assert took_s > SENDER_TIMEOUT_S - 3
-        crawl.sender.signal(signal.SIGCONT)
-        finished = crawl.sender.wait()
-        assert "'finish_reason': 'sender_lost'" in finished.stderr
-        assert finished.exit_code == 1
-
-
-def test_task_ends_when_the_network_to_its_sender_is_silent(lab: Lab) -> None:
-    """Where packets vanish without a word, the heartbeat is missed, and the task ends."""
+def test_tasks_end_when_their_senders_are_silent(lab: Lab) -> None:
+    """A suspended sender, and one behind a network that swallows packets, are missed after their timeout."""
     with lab.bystander(), Proxy(lab.machine.endpoint) as proxy:
-        options = ["--redis", proxy.url, "-s", f"VSCRAPY_SENDER_TIMEOUT={SENDER_TIMEOUT_S}"]
-        crawl = lab.crawl("main", *options).begin()
+        timeout = ["-s", f"VSCRAPY_SENDER_TIMEOUT={SENDER_TIMEOUT_S}"]
+        suspended = lab.crawl("suspended", *timeout).begin()
+        cut_off = lab.crawl("cut-off", *timeout, "--redis", proxy.url).begin()
+        suspended.sender.signal(signal.SIGSTOP)
         proxy.fall_silent()
-        took_s = crawl.wait_for_end(SENDER_TIMEOUT_S + 4, "sender_lost")
-        print(f"figure: a silent network with a timeout of {SENDER_TIMEOUT_S} s: ended after {took_s:.2f} s")
-        assert took_s > SENDER_TIMEOUT_S - 3
+        since_s = time.monotonic()
+        for crawl in (suspended, cut_off):
+            crawl.wait_for_end(SENDER_TIMEOUT_S + 4, "sender_lost")
+            took_s = time.monotonic() - since_s
+            print(f"figure: {crawl.name}, with a timeout of {SENDER_TIMEOUT_S} s: ended after {took_s:.2f} s")
+            assert SENDER_TIMEOUT_S - 3 < took_s < SENDER_TIMEOUT_S + 4
+        suspended.sender.signal(signal.SIGCONT)
         proxy.pass_on()
-        finished = crawl.sender.wait()
-        assert "'finish_reason': 'sender_lost'" in finished.stderr
-        assert finished.exit_code == 1
+        for crawl in (suspended, cut_off):
+            finished = crawl.sender.wait()
+            assert "'finish_reason': 'sender_lost'" in finished.stderr
+            assert finished.exit_code == 1
 
 
 def test_timeout_of_the_sender_is_refused_when_it_is_too_short(lab: Lab) -> None:
@@ -385,7 +377,9 @@ def test_task_goes_on_when_its_sender_loses_redis_for_two_seconds(lab: Lab) -> N
         crawl.sender.wait_for_output("Redis answers again")
         crawl.go_on()
         crawl.release()
-        crawl.check_finished(crawl.sender.wait())
+        finished = crawl.sender.wait()
+        crawl.check_finished(finished)
+        assert "[redis" not in finished.stderr, "redis-py's own log is not the user's"
 
 
 def test_task_goes_on_when_its_senders_connections_are_reset(lab: Lab) -> None:
@@ -418,3 +412,26 @@ def test_tasks_go_on_when_redis_is_killed_and_restarted(lab: Lab) -> None:
             print(f"figure: lines come again {took_s:.2f} s after the restart of Redis")
         crawl.release()
         crawl.check_finished(crawl.sender.wait())
+
+
+def test_task_finishes_when_redis_has_forgotten_its_last_moments(lab: Lab, tmp_path: Path) -> None:
+    """After a failover to a server that lags behind, what it does not know of is done again, and nothing hangs."""
+    machine = lab.machine
+    data, behind = machine.home / "valkey" / "appendonlydir", tmp_path / "behind"
+    crawl = lab.crawl("main").begin()
+    shutil.copytree(data, behind)
+    crawl.go_on()
+    pid = embedded.running(machine.home).server_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not is_alive(pid))
+    shutil.rmtree(data)
+    behind.rename(data)
+    embedded.ensure(machine.home)
+    crawl.go_on()
+    crawl.release()
+    finished = crawl.sender.wait(GONE_S)
+    assert finished.exit_code == 0
+    assert "'finish_reason': 'finished'" in finished.stderr
+    for numbers in crawl.numbers().values():
+        assert set(numbers) == set(range(1, max(numbers) + 1))
