@@ -16,16 +16,19 @@ import scrapy
 import scrapy.cmdline
 import scrapy.commands
 import scrapy.crawler
+from scrapy.commands import runspider
 from scrapy.core.downloader import Downloader, Slot
 from scrapy.core.engine import ExecutionEngine, _Slot
-from scrapy.core.scraper import Scraper
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 from scrapy.utils.misc import build_from_crawler
 from scrapy.utils.reactor import is_asyncio_reactor_installed, is_reactor_installed
 
-from vscrapy.errors import IncompatibleScrapy
+from vscrapy.errors import ConfigError, IncompatibleScrapy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
     from scrapy import Request, Spider
     from scrapy.commands import ScrapyCommand
     from scrapy.crawler import Crawler, CrawlerProcess
@@ -50,12 +53,9 @@ def check() -> None:
     """
     needed: list[tuple[object, str]] = [
         (ExecutionEngine, "_handle_downloader_output"),
-        (ExecutionEngine, "_start_scheduled_requests"),
         (ExecutionEngine, _CLOSE),
-        (ExecutionEngine, "spider_is_idle"),
         (_Slot, "remove_request"),
-        (_Slot, "add_request"),
-        (Scraper, "enqueue_scrape"),
+        (runspider, "_import_file"),
         (Downloader, "_process_queue"),
         (Downloader, "_get_slot"),
         (RobotsTxtMiddleware, "_parse_robots"),
@@ -325,6 +325,34 @@ def crawler_process(settings: Settings) -> CrawlerProcess:
             choice = scrapy.crawler.AsyncCrawlerProcess
     process: CrawlerProcess = choice(settings)
     return process
+
+
+def import_file(path: Path) -> ModuleType:
+    """
+    Import a file as ``scrapy runspider`` does.
+
+    Raises:
+        ImportError, ValueError: As there.
+    """
+    module: ModuleType = runspider._import_file(path)
+    return module
+
+
+def check_scheduler(settings: BaseSettings) -> None:
+    """
+    See that the project has no scheduler of its own.
+
+    Raises:
+        ConfigError: It has.
+    """
+    from scrapy.settings.default_settings import SCHEDULER
+    from scrapy.utils.misc import load_object
+
+    if load_object(settings["SCHEDULER"]) is not load_object(SCHEDULER):
+        raise ConfigError(
+            f"SCHEDULER is {settings['SCHEDULER']!r}: a project's own scheduler cannot share its queue with other "
+            f"processes; remove the setting (-s SCHEDULER={SCHEDULER}) or use scrapy crawl"
+        )
 
 
 def load_spider(settings: BaseSettings, name: str) -> type[Spider]:

@@ -88,7 +88,8 @@ class Crawl:
         self.feed = feed
         self.sender: Running = machine.start(["vscrapy", "crawl", spider, "-O", str(feed), *options], project)
         self.taskid = int(self.sender.wait_for_output(rf"vscrapy: task (\d+): {spider}").group(1))
-        wait_for(lambda: len(self.places()) >= n_processes, what=lambda: f"{n_processes} places; {self.places()}")
+        # A place is taken a moment before its process runs.
+        wait_for(lambda: len(crawling(machine)) >= n_processes, what=lambda: f"{n_processes}; {self.places()}")
 
     @property
     def record(self) -> TaskRecord:
@@ -176,7 +177,7 @@ def lab(tmp_path: Path) -> Path:
 
 def crawl_books(machine: Machine, project: Path, site: Site, *, n_processes: int) -> Crawl:
     """Crawl the shop with several crawl processes, and be in the middle of it."""
-    options = ["-a", f"base={site.base}", "-L", "INFO", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=12"]
+    options = ["-a", f"base={site.base}", "-L", "INFO", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=8"]
     crawl = Crawl(machine, project, "books", *options, feed=project.parent / "books.jsonl", n_processes=n_processes)
     crawl.wait_for_pages(100)
     return crawl
@@ -214,7 +215,7 @@ def test_items_are_exact_when_processes_are_killed_at_random(
     crawl = crawl_books(machine, project, slow_site, n_processes=2)
     for _ in range(N_KILLS):
         # In between, requests are finished: five crashes without any would end the task.
-        crawl.wait_for_pages(crawl.record.pages + chance.randint(10, 40))
+        crawl.wait_for_pages(crawl.record.pages + chance.randint(5, 25))
         victims = sorted(wait_for(lambda: [pid for worker in workers for pid in below(worker.pid)]))
         os.kill(chance.choice(victims), signal.SIGKILL)
     assert crawl.record.state is TaskState.RUNNING, "the last kill came too late"

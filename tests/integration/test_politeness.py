@@ -29,7 +29,7 @@ def crawl(machine: Machine, project: Path, site: Site, spider: str, *settings: s
 
 def shortest_s(log: list[dict[str, Any]], n_gaps: int) -> float:
     """The shortest time in which *n_gaps* requests followed one; over several, for one may be late on its way."""
-    starts = sorted(entry["start_monotonic_s"] for entry in log)
+    starts: list[float] = sorted(entry["start_monotonic_s"] for entry in log)
     return min(later - earlier for earlier, later in zip(starts, starts[n_gaps:], strict=False))
 
 

@@ -12,14 +12,14 @@ from urllib.request import url2pathname
 
 from scrapy.commands.crawl import Command as ScrapyCrawl
 from scrapy.commands.runspider import Command as ScrapyRunSpider
-from scrapy.commands.runspider import _import_file
 from scrapy.exceptions import UsageError
 from scrapy.utils.spider import iter_spider_classes
 
 from vscrapy import config, embedded, internals
 from vscrapy.errors import ConfigError, StoreUnavailable
 from vscrapy.sender.attached import AttachedCrawl
-from vscrapy.sender.submit import Order, submit
+from vscrapy.sender.outputs import Outputs
+from vscrapy.sender.submit import Order, project_dir, submit
 from vscrapy.store.base import Store
 from vscrapy.store.workers import Workers
 
@@ -68,16 +68,19 @@ class _OnWorkers:
             pipelines=_pipelines(settings, is_attached=not opts.detach),
             file=file,
         )
+        internals.check_scheduler(settings)
         if settings.get("JOBDIR"):
-            print(
-                "vscrapy: warning: JOBDIR is ignored; the queue is on Redis", file=sys.stderr
-            )
-        exclude = _written_here(settings, opts)
+            print("vscrapy: warning: JOBDIR is ignored; the queue is on Redis", file=sys.stderr)
+        outputs = Outputs(project_dir() or Path.cwd())
+        words = [*opts.spargs.values(), *opts.set]
+        exclude = [*_written_here(settings, opts), *outputs.earlier(but=words)]
         endpoint = _endpoint(opts)
         if opts.detach:
             self._detach(endpoint, order, settings, exclude)
         else:
-            self.exitcode = AttachedCrawl(endpoint, settings, self.settings, order, exclude).run(spider_class)
+            self.exitcode = AttachedCrawl(endpoint, settings, self.settings, order, exclude, outputs).run(
+                spider_class
+            )
 
     def _load(self, name: str) -> type[Spider]:
         try:
@@ -120,7 +123,7 @@ class RunSpider(_OnWorkers, ScrapyRunSpider):
         if not filename.exists():
             raise UsageError(f"File not found: {filename}\n")
         try:
-            module = _import_file(filename)
+            module = internals.import_file(filename)
         except (ImportError, ValueError) as error:
             raise UsageError(f"Unable to load {str(filename)!r}: {error}\n") from error
         classes = list(iter_spider_classes(module))
@@ -147,9 +150,18 @@ def _endpoint(opts: argparse.Namespace) -> Endpoint:
         return _embedded()
 
 
+def _idle_exit_s() -> float:
+    value = os.environ.get("VSCRAPY_IDLE_EXIT")
+    try:
+        return float(value) if value else IDLE_EXIT_S
+    except ValueError as error:
+        raise ConfigError(f"VSCRAPY_IDLE_EXIT is {value!r}; give a number of seconds") from error
+
+
 def _embedded() -> Endpoint:
     """The embedded server, with a live worker."""
     home = config.ensure_home()
+    idle_exit_s = _idle_exit_s()
     endpoint = embedded.ensure(home)
     store = Store(endpoint, name="vscrapy-start")
     workers = Workers(store)
@@ -157,7 +169,7 @@ def _embedded() -> Endpoint:
         home,
         endpoint,
         slots=os.cpu_count() or 1,
-        idle_exit_s=float(os.environ.get("VSCRAPY_IDLE_EXIT", IDLE_EXIT_S)),
+        idle_exit_s=idle_exit_s,
         is_live=lambda: any(worker.is_alive for worker in workers.list()),
     )
     store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -28,18 +29,29 @@ def run(argv: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="vscrapy items", description="Fetch the items of a task.")
     parser.add_argument("taskid", metavar="ID")
-    parser.add_argument("-o", "--output", metavar="FILE", help="FILE or FILE:FORMAT (default: JSON lines on stdout)")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("-o", "--output", metavar="FILE", help="FILE or FILE:FORMAT (default: JSON lines on stdout)")
+    target.add_argument("-O", "--overwrite-output", metavar="FILE", help="the same, also where FILE is there already")
     config.add_redis_options(parser)
     opts = parser.parse_args(argv)
     [taskid] = _store.taskids([opts.taskid])
     store = _store.store(opts)
     Tasks(store).record(taskid)
-    path, format_ = _target(opts.output)
+    path, format_ = _target(opts.output or opts.overwrite_output)
+    streams, key = Streams(store), task_key(store.endpoint.secret, taskid)
     if path is None:
-        _export(Streams(store), taskid, task_key(store.endpoint.secret, taskid), sys.stdout.buffer, format_)
+        try:
+            _export(streams, taskid, key, sys.stdout.buffer, format_)
+            sys.stdout.flush()
+        except BrokenPipeError:  # as in "vscrapy items 7 | head": whoever reads has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    with path.open("wb") as file:
-        n_items = _export(Streams(store), taskid, task_key(store.endpoint.secret, taskid), file, format_)
+    try:
+        file = path.open("wb" if opts.overwrite_output else "xb")
+    except FileExistsError as error:
+        raise ConfigError(f"{path} is there already; -O {path} writes over it") from error
+    with file:
+        n_items = _export(streams, taskid, key, file, format_)
     print(f"{n_items} items of task {taskid} in {path}")
     return 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy.crawl.log import Channel, install_streams
-from vscrapy.errors import ConfigError, StoreRefused, StoreUnavailable
+from vscrapy.errors import StoreRefused, StoreUnavailable
 from vscrapy.model import Endpoint
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     _log_to(place, settings)
     _take_over(settings, place, job)
     process: Any = internals.crawler_process(settings)
-    crawler: Crawler = process.create_crawler(_spider_class(process, job))
+    crawler: Crawler = process.create_crawler(_spider_class(process, job, Path(spec["directory"])))
     _log_to(place, crawler.settings)
     place.handler.hide_pipelines = job["pipelines"] == "home"
     process.crawl(crawler, **job["spider_args"])
@@ -154,17 +154,13 @@ def _take_over(settings: Settings, place: Place, job: dict[str, Any]) -> None:
     Raises:
         ConfigError: The project has a scheduler of its own.
     """
-    from scrapy.settings.default_settings import SCHEDULER
     from scrapy.utils.misc import load_object
 
+    from vscrapy import internals
     from vscrapy.crawl.scheduler import bound
     from vscrapy.crawl.stats import shared
 
-    if load_object(settings["SCHEDULER"]) is not load_object(SCHEDULER):
-        raise ConfigError(
-            f"SCHEDULER is {settings['SCHEDULER']!r}: a project's own scheduler cannot share its queue with other "
-            f"processes; remove the setting (-s SCHEDULER={SCHEDULER}) or use scrapy crawl"
-        )
+    internals.check_scheduler(settings)
     ours: dict[str, Any] = {
         "SCHEDULER": bound(place),
         "STATS_CLASS": shared(load_object(settings["STATS_CLASS"])),
@@ -190,11 +186,12 @@ def _log_to(place: Place, settings: Settings) -> None:
         logging.root.addHandler(place.handler)
 
 
-def _spider_class(process: Any, job: dict[str, Any]) -> type[Spider]:
+def _spider_class(process: Any, job: dict[str, Any], directory: Path) -> type[Spider]:
     if job["kind"] == "crawl":
         spider: type[Spider] = process.spider_loader.load(job["spider"])
         return spider
-    from scrapy.commands.runspider import _import_file
     from scrapy.utils.spider import iter_spider_classes
 
-    return list(iter_spider_classes(_import_file(job["file"]))).pop()
+    from vscrapy.internals import import_file
+
+    return list(iter_spider_classes(import_file(directory / job["file"]))).pop()

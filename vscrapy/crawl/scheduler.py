@@ -216,7 +216,7 @@ class Scheduler(BaseScheduler):
         self._n_open_results -= len(outbox.results)
         self._shared.learn(reply.facts)
         self._politeness.use(reply.shares, outbox.shares, self._session.lower_share)
-        self._settle_requests(outbox.results, set(reply.duplicates), is_replayed=reply.is_replayed)
+        self._settle_requests(outbox.results, set(reply.duplicates))
         if reply.leases:
             if self._hooks.is_closing:
                 self._put([Result("back", lease.id) for lease in reply.leases])
@@ -355,7 +355,7 @@ class Scheduler(BaseScheduler):
                 self._sent.append((result, sources[index]))
         self._session.put(results, *self._take_stats())
 
-    def _settle_requests(self, results: Sequence[Result], duplicates: set[int], *, is_replayed: bool) -> None:
+    def _settle_requests(self, results: Sequence[Result], duplicates: set[int]) -> None:
         """Count what was enqueued, and report what was filtered, of the commit that was answered."""
         index = n_enqueued = 0
         for result in results:

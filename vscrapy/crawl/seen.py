@@ -46,9 +46,7 @@ class Seen:
         """Where the request's fingerprint stands on Redis; None: it is not filtered there."""
         if request.dont_filter or not self._is_shared:
             return None
-        fingerprint = self.filter._fingerprint(request) if hasattr(self.filter, "_fingerprint") else None
-        if fingerprint is None:
-            fingerprint = bytes.fromhex(self.filter.request_fingerprint(request))
+        fingerprint = bytes.fromhex(self.filter.request_fingerprint(request))
         return fingerprint_place(fingerprint, SEEN_BUCKETS)
 
     def is_duplicate(self, request: Request, place: tuple[int, str] | None) -> bool:

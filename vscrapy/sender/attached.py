@@ -26,6 +26,7 @@ from vscrapy.sender.files import FilesHome
 from vscrapy.sender.follow import Follower
 from vscrapy.sender.follow import Home as Taker
 from vscrapy.sender.home import Home, silence
+from vscrapy.sender.outputs import Outputs
 from vscrapy.sender.presence import Presence
 from vscrapy.sender.submit import Order, project_dir, submit
 from vscrapy.sender.terminal import Terminal
@@ -56,7 +57,8 @@ class AttachedCrawl:
     Args:
         settings: What the crawl is to have: the project's settings, the spider's and the command line's.
         home_settings: Settings for this process's crawler, which changes them.
-        exclude: Files that this very run writes.
+        exclude: Files that do not travel.
+        outputs: Notes what this process writes.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class AttachedCrawl:
         home_settings: Settings,
         order: Order,
         exclude: Collection[Path],
+        outputs: Outputs,
     ) -> None:
         self._endpoint = endpoint
         self._order = order
         self._exclude = exclude
+        self._outputs = outputs
         self._store = Store(endpoint, name="vscrapy-sender")
         self._tasks = Tasks(self._store)
         self._terminal = Terminal(get_scrapy_root_handler, is_home=True, project=project_dir() or Path.cwd())
@@ -101,9 +105,11 @@ class AttachedCrawl:
         crawler = process.create_crawler(spider_class)
         process.crawl(crawler, **self._order.spider_args)
         self._take_signals()
+        self._outputs.watch()
         process.start(install_signal_handlers=False)
         if self._presence is not None:
             self._presence.stop()
+            self._outputs.keep()
         if self._taskid and not self._has_ended.is_set():
             # Home broke down before the task's end, for instance in a pipeline's open_spider.
             self._stop(Reason.FAILED, StopMode.GRACEFUL)

@@ -51,6 +51,8 @@ class FilesHome:
         path = (self._directory / file.path).resolve()
         if not path.is_relative_to(self._directory):
             raise ValueError(f"{file.path!r} is outside {self._directory}")
+        if any(part.startswith(".") for part in Path(file.path).parts):
+            raise ValueError(f"{file.path!r} is hidden; such files stay on the worker")
         digest = hashlib.sha256(file.content).digest()
         if self._written.get(path, digest) != digest:
             other = path.with_name(f"{path.stem}.process-{file.process}{path.suffix}")

@@ -39,6 +39,8 @@ logger = logging.getLogger("vscrapy")
 PRIORITY: Final = 1000
 #: Batches of items that wait here at most; then the follower waits, and items stay on Redis.
 MOST_WAITING: Final = 64
+#: Scrapy's extension (since 2.14) that counts log lines into the stats; home's own lines count, too.
+_LOG_COUNT: Final = "LogCount"
 #: Loggers whose lines below WARNING the crawl processes show: here they would be there twice.
 _SILENT: Final = (
     "asyncio",
@@ -89,6 +91,7 @@ class Home:
         self._done_cursor = ""
         self._batches: deque[_Batch] = deque()
         self._n_running = 0
+        self._is_starting = False
         self._most_running = settings.getint("CONCURRENT_ITEMS") or 1
         self._is_open = False
         self._call: Callable[..., Any] | None = None
@@ -102,7 +105,7 @@ class Home:
         keep = {
             path: order
             for path, order in settings.getwithbase("EXTENSIONS").items()
-            if issubclass(load_object(path), FeedExporter)
+            if issubclass(load_object(path), FeedExporter) or load_object(path).__name__ == _LOG_COUNT
         }
         formatter = load_object(settings["LOG_FORMATTER"])
         ours: dict[str, Any] = {
@@ -151,6 +154,9 @@ class Home:
 
     def _work(self) -> None:
         """Send waiting items through pipelines and exporters, in order, as many at a time as Scrapy would."""
+        if self._is_starting:
+            return  # an item that went through at once; the loop below goes on
+        self._is_starting = True
         while self._is_open and self._entries and self._n_running < self._most_running:
             entry = self._entries.popleft()
             try:
@@ -167,6 +173,7 @@ class Home:
                     lambda failure: logger.error("vscrapy: an item could not be taken", exc_info=failure.value)
                 )
                 done.addCallback(partial(self._on_item_through, batch))
+        self._is_starting = False
         self._settle()
 
     def _on_item_through(self, batch: _Batch, _: object) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from vscrapy import keys
 from vscrapy.errors import ProtocolMismatch, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.model import PROTOCOL
-from vscrapy.states import StopMode, TaskState
+from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store, text, texts
 from vscrapy.store.connection import translate
 
@@ -199,7 +199,10 @@ class Tasks:
             self._store.run(
                 "stop",
                 [keys.task(taskid)],
-                [keys.prefix(taskid), reason, mode.value, keys.FINISHED_TTL_S, keys.SEEN_BUCKETS],
+                [
+                    *(keys.prefix(taskid), reason, mode.value, keys.FINISHED_TTL_S, keys.SEEN_BUCKETS),
+                    1 if reason == Reason.SENDER_LOST else 0,
+                ],
             )
         )
         if not state:

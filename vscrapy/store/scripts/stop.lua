@@ -7,6 +7,7 @@
 -- ARGV[3]  mode: 'graceful', 'forced'
 -- ARGV[4]  life of what is kept (s)
 -- ARGV[5]  number of seen buckets
+-- ARGV[6]  exit code
 -- Returns the state after it; '' when there is no such task.
 -- include: end
 local task_key, prefix = KEYS[1], ARGV[1]
@@ -19,7 +20,8 @@ if state == 'finished' then
     return state
 end
 if state ~= 'stopping' then
-    redis.call('HSET', task_key, 'state', 'stopping', 'reason', ARGV[2], 'stop_mode', ARGV[3])
+    redis.call('HSET', task_key, 'state', 'stopping', 'reason', ARGV[2], 'stop_mode', ARGV[3],
+        'exit_code', ARGV[6])
 elseif ARGV[3] == 'forced' then
     redis.call('HSET', task_key, 'stop_mode', 'forced')
 end
