@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOWEST ?= .venv-lowest
+# Tests mostly wait for processes; those of one file stay together.
+PYTEST := -m pytest -n 3 --dist loadfile
 
 .PHONY: demo test test-lowest lint clean
 
@@ -27,12 +29,12 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 	$(MAKE) test-lowest
 
 # The oldest versions that setup.cfg allows, on what depends on them most.
 test-lowest: $(LOWEST)/installed
-	$(LOWEST)/bin/python -m pytest tests/integration/test_crawl.py -k outcome
+	$(LOWEST)/bin/python -m pytest -n 2 tests/integration/test_crawl.py -k outcome
 
 clean:
 	rm -rf $(VENV) $(LOWEST) demo-output .mypy_cache .ruff_cache .pytest_cache
