@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
@@ -393,6 +394,7 @@ def execute(argv: list[str], replace: Callable[[dict[str, ScrapyCommand]], None]
         process = getattr(scrapy.cmdline, "CrawlerProcess")  # noqa: B009 - imported there, not exported
         replaced["CrawlerProcess"] = lambda settings: None if is_ours else process(settings)
     originals = {name: getattr(scrapy.cmdline, name) for name in replaced}
+    sys.argv[0] = "scrapy"  # what the option parser calls the program in its errors
     try:
         for name, value in replaced.items():
             setattr(scrapy.cmdline, name, value)
