@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,9 +21,11 @@ import scrapy.crawler
 from scrapy.commands import runspider
 from scrapy.core.downloader import Downloader, Slot
 from scrapy.core.engine import ExecutionEngine, _Slot
+from scrapy.core.scraper import Scraper
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 from scrapy.utils.misc import build_from_crawler
 from scrapy.utils.reactor import is_asyncio_reactor_installed, is_reactor_installed
+from twisted.internet.defer import succeed
 
 from vscrapy.errors import ConfigError, IncompatibleScrapy
 
@@ -56,6 +59,7 @@ def check() -> None:
         (ExecutionEngine, "_handle_downloader_output"),
         (ExecutionEngine, _CLOSE),
         (_Slot, "remove_request"),
+        (Scraper, "_process_spidermw_output"),
         (runspider, "_import_file"),
         (Downloader, "_process_queue"),
         (Downloader, "_get_slot"),
@@ -79,13 +83,21 @@ class EngineHooks:
         on_done: Called with a request when the engine is done with it: its callback is exhausted, its items
             went through the pipelines. Also called for requests that were downloaded inline.
         on_closing: Called with the reason as soon as the spider begins to close.
+        knows: Is this a request that requests and items may come of?
     """
 
     def __init__(
-        self, crawler: Crawler, *, on_done: Callable[[Request], None], on_closing: Callable[[str], None]
+        self,
+        crawler: Crawler,
+        *,
+        on_done: Callable[[Request], None] = lambda _: None,
+        on_closing: Callable[[str], None] = lambda _: None,
+        knows: Callable[[Request], bool] = lambda _: False,
     ) -> None:
+        self._knows = knows
         self._crawler = crawler
         self._engine: Any = crawler.engine
+        self._may_close = False
         self._on_done = on_done
         self._on_closing = on_closing
 
@@ -112,9 +124,50 @@ class EngineHooks:
                 self._on_closing(str(kwargs.get("reason") or (args[1] if len(args) > 1 else "cancelled")))
             return close(*args, **kwargs)
 
+        scraper = engine.scraper
+        process_output = scraper._process_spidermw_output
+
+        def process(output: Any, response: Any, *args: Any) -> Any:
+            # Outside asyncio, and before Scrapy 2.14, callbacks are iterated by Twisted, without their context.
+            with self._under(response):
+                return process_output(output, response, *args)
+
+        if hasattr(scraper, "_process_spidermw_output_async"):
+            process_output_async = scraper._process_spidermw_output_async
+
+            async def process_async(output: Any, response: Any) -> None:
+                with self._under(response):
+                    await process_output_async(output, response)
+
+            scraper._process_spidermw_output_async = process_async
+        scraper._process_spidermw_output = process
         slot.remove_request = removed
         engine._handle_downloader_output = handle
         setattr(engine, _CLOSE, closing)
+
+    @contextmanager
+    def _under(self, response: Any) -> Iterator[None]:
+        """Work on behalf of the request that a response, or a failure, belongs to."""
+        request = getattr(response, "request", None)
+        before = ORIGIN.get()
+        if request is not None and self._knows(request):
+            ORIGIN.set(request)
+        try:
+            yield
+        finally:
+            ORIGIN.set(before)
+
+    def keep_open(self, on_close: Callable[[str], None]) -> None:
+        """Whoever closes the spider from now on only tells *on_close* the reason; :meth:`close` closes it."""
+        close = getattr(self._engine, _CLOSE)
+
+        def closing(*args: Any, **kwargs: Any) -> Any:
+            if self._may_close or self.is_closing:
+                return close(*args, **kwargs)
+            on_close(str(kwargs.get("reason") or (args[1] if len(args) > 1 else "cancelled")))
+            return _nothing() if _CLOSE == "close_spider_async" else succeed(None)
+
+        setattr(self._engine, _CLOSE, closing)
 
     def replace_start(self, wrap: Callable[[AsyncIterator[Any]], AsyncIterator[Any]] | None) -> None:
         """Read ``start()`` through *wrap*; None: this process does not run it."""
@@ -136,6 +189,7 @@ class EngineHooks:
         """Begin to close the spider, as Scrapy does."""
         if self.is_closing:
             return
+        self._may_close = True
         if _CLOSE == "close_spider_async":
             from scrapy.utils.defer import deferred_from_coro
 
@@ -169,6 +223,10 @@ def know_robots(middleware: Any, site: str, body: bytes | None) -> None:
     if site not in middleware._parsers:
         parser = None if body is None else build_from_crawler(middleware._parserimpl, middleware.crawler, body)
         middleware._parsers[site] = parser
+
+
+async def _nothing() -> None:
+    """What there is to await of a spider that does not close."""
 
 
 class DownloadSlots:

@@ -194,15 +194,23 @@ def pickle_item(item: Any) -> bytes:
     return _pickle(item)
 
 
-def decode_items(signed: bytes, key: bytes) -> list[Any]:
+def decode_items(signed: bytes, key: bytes, on_error: Callable[[Exception], None]) -> list[Any]:
     """
     Turn a signed batch into items; the project's classes must be importable.
+
+    Args:
+        on_error: Called for each item that cannot be read here; the others are returned.
 
     Raises:
         NotVerified: Not signed for this task.
     """
-    payload = _inflate(verify(key, Kind.ITEMS, signed))
-    return [pickle.loads(item) for item in pickle.loads(payload)]
+    items = []
+    for pickled in pickle.loads(_inflate(verify(key, Kind.ITEMS, signed))):
+        try:
+            items.append(pickle.loads(pickled))
+        except Exception as error:  # noqa: BLE001 - an item's own class may raise anything
+            on_error(error)
+    return items
 
 
 @dataclass(frozen=True, slots=True)

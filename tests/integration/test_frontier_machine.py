@@ -127,7 +127,7 @@ class FrontierMachine(RuleBasedStateMachine):
         is_needed = (
             self.state in ACTIVE
             and not 0 < self.max_processes <= len(self.members)
-            and (not self.members or self.waiting.total() > len(self.members) * self.capacity)
+            and (not self.members or self.start == "lost" or self.waiting.total() > len(self.members) * self.capacity)
         )
         number = Workers(self.store).claim(self.taskid, name, "w")
         assert (number > 0) == is_needed
@@ -149,7 +149,7 @@ class FrontierMachine(RuleBasedStateMachine):
         """A crawl process is ready, perhaps for the second time."""
         member = self.draw_member(data)
         joined = self.frontier(member).join(capacity=CAPACITY, **self.order)
-        if self.start == "waiting":
+        if self.start in ("waiting", "lost"):
             self.start, self.start_owner = "running", member
         start_from = self.start_done if self.start_owner is member and self.start == "running" else None
         assert (joined.state, joined.reason, joined.stop_mode) == (self.state, self.reason, self.stop_mode)
@@ -233,7 +233,7 @@ class FrontierMachine(RuleBasedStateMachine):
             self.waiting[lease.payload] += 1
         if self.start_owner is member:
             self.start_owner = None
-            self.start = "waiting" if self.start == "running" else self.start
+            self.start = "lost" if self.start == "running" else self.start
         if self.idle_owner is member:
             self.idle_owner = None
         if self.state is TaskState.RUNNING:

@@ -300,8 +300,7 @@ def test_local_worker_and_server_stay_when_the_terminal_that_started_them_is_clo
 def test_task_ends_when_its_sender_cannot_print(lab: Lab) -> None:
     """A reader of stdout that goes, as head does, ends the task as a closed terminal does, without tracebacks."""
     with lab.bystander():
-        command = 'for line; do :; done; "$@" | head -n 1'
-        sender = lab.machine.start(["sh", "-c", command, "sh", *lab.command("main")], lab.project)
+        sender = lab.machine.start(["sh", "-c", '"$@" | head -n 1', "sh", *lab.command("main")], lab.project)
         crawl = Crawl(lab.machine, sender, lab.directory, "main")
         finished = sender.wait()
         crawl.wait_for_end(1, "sender_lost")
@@ -310,19 +309,16 @@ def test_task_ends_when_its_sender_cannot_print(lab: Lab) -> None:
         assert "BrokenPipe" not in finished.stderr
 
 
-def test_queued_task_is_not_run_when_its_sender_is_gone(lab: Lab) -> None:
+def test_queued_task_is_not_run_when_its_sender_is_gone(machine: Machine, tmp_path: Path) -> None:
     """A task that waited for a worker, and whose sender was killed, ends as soon as there is one; nothing runs."""
-    machine = lab.machine
-    for worker in list(machine._workers):
-        worker.signal(signal.SIGTERM)
-        worker.wait()
+    lab = Lab(machine, tmp_path)
     endpoint = machine.start_embedded()
     sender = machine.start([*lab.command("main"), "--redis", endpoint.url], lab.project)
     crawl = Crawl(machine, sender, lab.directory, "main")
     sender.wait_for_output("no worker is online")
     assert crawl.state is TaskState.QUEUED
     sender.kill()
-    machine.start_worker(slots=2, name="w2")
+    machine.start_worker()
     took_s = crawl.wait_for_end(GONE_S, "sender_lost")
     print(f"figure: a queued task without its sender: ended {took_s:.2f} s after a worker came")
     assert machine.store.client.hget(keys.task(crawl.taskid), "process_seq") == b"0"

@@ -25,6 +25,13 @@ from vscrapy.errors import NotVerified
 from vscrapy.wire import Kind, LogLine
 
 KEY = wire.task_key("secret", 7)
+
+
+def unexpected(error: Exception) -> None:
+    """Fail: no item of this test is unreadable."""
+    raise error
+
+
 URL = "https://books.example/a?b=%C3%A9#c"
 
 
@@ -108,7 +115,7 @@ SPIDER: Final = BooksSpider()
 
 DECODERS: dict[str, Callable[[bytes], object]] = {
     "request": lambda signed: wire.decode_request(signed, SPIDER, KEY),
-    "items": lambda signed: wire.decode_items(signed, KEY),
+    "items": lambda signed: wire.decode_items(signed, KEY, unexpected),
     "job": lambda signed: wire.decode_job(signed, KEY),
 }
 
@@ -321,7 +328,7 @@ def test_request_that_cannot_be_read_here_is_a_value_error(payload: bytes) -> No
 def test_items_come_out_as_they_went_in(item: Any) -> None:
     """In their order, of their own types."""
     signed = wire.encode_items([wire.pickle_item(item), wire.pickle_item({"n": 2})], KEY)
-    found = wire.decode_items(signed, KEY)
+    found = wire.decode_items(signed, KEY, unexpected)
     assert (type(found[0]), ItemAdapter(found[0]).asdict(), found[1:]) == (type(item), {"title": "é"}, [{"n": 2}])
 
 
@@ -330,7 +337,7 @@ def test_item_is_as_it_was_when_it_was_pickled() -> None:
     item = {"n": 1}
     pickled = wire.pickle_item(item)
     item["n"] = 2
-    assert wire.decode_items(wire.encode_items([pickled], KEY), KEY) == [{"n": 1}]
+    assert wire.decode_items(wire.encode_items([pickled], KEY), KEY, unexpected) == [{"n": 1}]
 
 
 @pytest.mark.parametrize(
@@ -344,7 +351,7 @@ def test_item_that_cannot_travel_is_a_value_error(content: Any) -> None:
 
 def test_no_items_are_no_items() -> None:
     """An empty batch is one."""
-    assert wire.decode_items(wire.encode_items([], KEY), KEY) == []
+    assert wire.decode_items(wire.encode_items([], KEY), KEY, unexpected) == []
 
 
 any_json = st.recursive(

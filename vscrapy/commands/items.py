@@ -56,6 +56,10 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def _tell(error: Exception) -> None:
+    print(f"vscrapy: an item cannot be read here: {error!r}", file=sys.stderr)
+
+
 def _target(output: str | None) -> tuple[Path | None, str]:
     if output is None:
         return None, "jsonlines"
@@ -84,7 +88,7 @@ def _export(streams: Streams, taskid: int, key: bytes, file: IO[bytes], format_:
         if not entries:
             break
         for entry in entries:
-            for item in decode_items(entry.signed, key):
+            for item in decode_items(entry.signed, key, _tell):
                 exporter.export_item(item)
                 n_items += 1
         cursors = Cursors(log="$", items=entries[-1].cursor)

@@ -172,6 +172,8 @@ def _take_over(settings: Settings, place: Place, job: dict[str, Any]) -> None:
     }
     if job["pipelines"] == "home":
         ours["ITEM_PIPELINES"] = {}
+    if "REMOTE_CONTROL_ENABLED" in settings:  # since Scrapy 2.19; nobody could reach it on a worker
+        ours["REMOTE_CONTROL_ENABLED"] = False
     if place.number > 1:
         ours["TELNETCONSOLE_ENABLED"] = False
     settings.setdict(ours, priority=PRIORITY)

@@ -9,6 +9,7 @@ with the acknowledgement. The task's end is counted on Redis; only the process t
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -96,7 +97,12 @@ class Scheduler(BaseScheduler):
         self._spider = spider
         self._seen = Seen(self._crawler)
         self._seen.filter.open()
-        self._hooks = EngineHooks(self._crawler, on_done=self._on_done, on_closing=self._on_closing)
+        self._hooks = EngineHooks(
+            self._crawler,
+            on_done=self._on_done,
+            on_closing=self._on_closing,
+            knows=self._origins.__contains__,
+        )
         self._hooks.install()
         call = thread_caller()
         self._politeness = Politeness(self._crawler, is_by_slot=self._is_by_slot)
@@ -154,7 +160,7 @@ class Scheduler(BaseScheduler):
             return True
         slot = slot_key(self._crawler, request).replace("\n", " ") if self._is_by_slot else ""
         is_start = self._has_start_queue and bool(request.meta.get("is_start_request"))
-        new = NewRequest(slot, f"{request.priority}{'s' if is_start else ''}", payload, place)
+        new = NewRequest(slot, f"{int(request.priority)}{'s' if is_start else ''}", payload, place)
         if origin is None:
             self._put([Result("feed", requests=[new])], [[request]])
             return True
@@ -210,6 +216,15 @@ class Scheduler(BaseScheduler):
             self._stop(joined.reason)
 
     def _on_committed(self, reply: Committed, outbox: Outbox, wanted: int) -> None:
+        try:
+            self._take_reply(reply, outbox, wanted)
+        except Exception:
+            # Leases could be forgotten that count as held: only the end of the process gives them back.
+            logger.exception("vscrapy: a reply could not be taken; this crawl process ends")
+            logging.shutdown()
+            os._exit(1)
+
+    def _take_reply(self, reply: Committed, outbox: Outbox, wanted: int) -> None:
         self._queued = reply.queued
         if wanted:
             self._is_asking = False
@@ -222,15 +237,19 @@ class Scheduler(BaseScheduler):
                 self._put([Result("back", lease.id) for lease in reply.leases])
             else:
                 self._buffer.add(reply.leases)
-        self._is_task_idle = reply.is_idle
+        was_idle, self._is_task_idle = self._is_task_idle, reply.is_idle
         if self._start_gate is not None and self._is_start_wanted():
             gate, self._start_gate = self._start_gate, None
             gate.callback(None)
         if reply.state in (TaskState.STOPPING, TaskState.FINISHED):
             self._stop(reply.reason)
+        has_nothing = not (reply.leases or self._origins or self._buffer or self._n_open_results)
         if wanted:
-            self._watch_hunger(is_starved=not (reply.leases or self._origins or self._buffer) and reply.queued > 0)
-        if reply.leases or reply.is_idle:
+            # Others work, and this process gets nothing: not the pause of a site whose last process has died.
+            self._watch_hunger(is_starved=has_nothing and reply.queued > 0 and reply.leased > 0)
+        if reply.is_start_lost and has_nothing and reply.queued == 0:
+            self.leave()  # the process that takes this one's place runs start() on
+        if reply.leases or (reply.is_idle and not was_idle):
             self._hooks.wake()
         else:
             self._ask()
@@ -411,20 +430,25 @@ class Scheduler(BaseScheduler):
 
     async def _read_start(self, outputs: AsyncIterator[Any], skip: int) -> AsyncIterator[Any]:
         """Read ``start()``: skip what is committed, mark where each output comes from, and do not run ahead."""
-        async for output in outputs:
-            if skip:
-                skip -= 1
-                continue
-            origin = self._start_outputs.new()
-            ORIGIN.set(origin)
-            yield output
-            ORIGIN.set(None)
-            if isinstance(output, Request):
-                origin.is_finished = True
-                self._start_outputs.settle()
-            if not self._is_start_wanted():
-                self._start_gate = Deferred()
-                await maybe_deferred_to_future(self._start_gate)
+        try:
+            async for output in outputs:
+                if skip:
+                    skip -= 1
+                    continue
+                origin = self._start_outputs.new()
+                ORIGIN.set(origin)
+                yield output
+                ORIGIN.set(None)
+                if isinstance(output, Request):
+                    origin.is_finished = True
+                    self._start_outputs.settle()
+                if not self._is_start_wanted():
+                    self._start_gate = Deferred()
+                    await maybe_deferred_to_future(self._start_gate)
+        except Exception:
+            # The engine tells of it; what was read before counts, and more does not come.
+            self._start_outputs.exhausted()
+            raise
         self._start_outputs.exhausted()
 
     def _is_start_wanted(self) -> bool:

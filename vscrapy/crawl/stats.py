@@ -29,12 +29,12 @@ class SharedStats:
 
     def inc_value(self, key: str, count: int = 1, start: int = 0, spider: Any = None) -> None:
         """Count, here and for the whole task."""
-        known = key in self._added or self.get_value(key) is not None  # type: ignore[attr-defined]
+        is_first = bool(start) and key not in self._added and self.get_value(key) is None  # type: ignore[attr-defined]
         super().inc_value(key, count, start)  # type: ignore[misc]
         if key in self._set or not _is_number(count):
             self._note(key)
         else:
-            self._added[key] = self._added.get(key, 0) + count + (0 if known else start)
+            self._added[key] = self._added.get(key, 0) + count + (start if is_first else 0)
 
     def set_value(self, key: str, value: Any, spider: Any = None) -> None:
         """Set, for this process."""

@@ -84,7 +84,9 @@ class AttachedCrawl:
         self._files: FilesHome | None = None
         self._exit_code = 1
         self._has_ended = threading.Event()
-        self._home = Home(home_settings, has_pipelines=order.pipelines == "home", on_open=self._submit)
+        self._home = Home(
+            home_settings, has_pipelines=order.pipelines == "home", on_open=self._submit, on_stop=self._stop_for_home
+        )
         self._settings = settings
         self._home_settings = home_settings
 
@@ -123,6 +125,9 @@ class AttachedCrawl:
         call = internals.thread_caller()
         threading.Thread(target=self._submit_in_thread, args=(opened, call), daemon=True).start()
         return opened
+
+    def _stop_for_home(self, reason: str) -> None:
+        threading.Thread(target=self._stop, args=(reason, StopMode.GRACEFUL), daemon=True).start()
 
     # In threads.
 
@@ -216,7 +221,7 @@ class AttachedCrawl:
         """Carry out what the user's signals ask for; when Redis is away, as soon as it is back."""
         n_asked = 0
         wanted: tuple[Reason, StopMode] | None = None
-        while not self._has_ended.is_set():
+        while True:
             try:
                 number = self._asked.get(timeout=STOP_AGAIN_S if wanted else None)
             except queue.Empty:
@@ -224,6 +229,12 @@ class AttachedCrawl:
                     wanted = None
                 continue
             n_asked += 1
+            if self._has_ended.is_set():
+                # Home closes its feeds and pipelines; whoever asks twice does not want to wait for them.
+                if n_asked > 1:
+                    os._exit(128 + number)
+                self._terminal.tell("closing feeds and pipelines; again to force")
+                continue
             name = signal.Signals(number).name
             mode = StopMode.GRACEFUL if number == signal.SIGHUP or n_asked == 1 else StopMode.FORCED
             wanted = (Reason.SENDER_LOST if number == signal.SIGHUP else Reason.SHUTDOWN, mode)

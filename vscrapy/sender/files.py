@@ -38,13 +38,14 @@ class FilesHome:
             StoreUnavailable, StoreRefused: Redis does not answer.
         """
         n_files = 0
-        while signed_files := self._files.take(self._taskid):
-            for signed in signed_files:
+        while signed_files := self._files.read(self._taskid):
+            for signed in signed_files.values():
                 try:
                     self._write(decode_file(signed, self._key))
                     n_files += 1
                 except (NotVerified, OSError, ValueError) as error:
                     self._tell(f"a file of task {self._taskid} was not written: {error}")
+            self._files.drop(self._taskid, list(signed_files))
         return n_files
 
     def _write(self, file: WrittenFile) -> None:

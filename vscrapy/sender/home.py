@@ -80,10 +80,19 @@ class Home:
     Args:
         has_pipelines: The project's pipelines run here.
         on_open: Called, in the crawler's thread, when the spider is about to open; a Deferred.
+        on_stop: Called with the reason when a pipeline closes the spider.
     """
 
-    def __init__(self, settings: Settings, *, has_pipelines: bool, on_open: Callable[[], Deferred[None]]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        has_pipelines: bool,
+        on_open: Callable[[], Deferred[None]],
+        on_stop: Callable[[str], None],
+    ) -> None:
         self._on_open = on_open
+        self._on_stop = on_stop
         self._has_pipelines = has_pipelines
         self._key = b""
         self._entries: deque[ItemsEntry] = deque()
@@ -128,7 +137,7 @@ class Home:
         """The spider is about to open: from here on the task can be submitted."""
         self.crawler = crawler
         self._call = thread_caller()
-        self._hooks = EngineHooks(crawler, on_done=lambda _: None, on_closing=lambda _: None)
+        self._hooks = EngineHooks(crawler)
         self._hooks.replace_start(None)
         crawler.signals.connect(self._on_item_gone, signals.item_dropped)
         crawler.signals.connect(self._on_item_error, signals.item_error)
@@ -136,6 +145,9 @@ class Home:
         return self._on_open()
 
     def _on_spider_opened(self) -> None:
+        assert self._hooks is not None
+        # A pipeline that closes the spider means the crawl: the task ends, and what is on its way still comes home.
+        self._hooks.keep_open(self._on_stop)
         self._is_open = True
         self._work()
 
@@ -157,24 +169,31 @@ class Home:
         if self._is_starting:
             return  # an item that went through at once; the loop below goes on
         self._is_starting = True
-        while self._is_open and self._entries and self._n_running < self._most_running:
-            entry = self._entries.popleft()
-            try:
-                items = decode_items(entry.signed, self._key)
-            except (NotVerified, ValueError) as error:
-                logger.error("vscrapy: %d items are lost: %s", entry.n_items, error)
-                items = []
-            batch = _Batch(entry.cursor, len(items))
-            self._batches.append(batch)
-            self._n_running += len(items)
-            for item in items:
-                done = deferred_from_coro(start_itemproc(self.crawler, item))  # type: ignore[arg-type]
-                done.addErrback(
-                    lambda failure: logger.error("vscrapy: an item could not be taken", exc_info=failure.value)
-                )
-                done.addCallback(partial(self._on_item_through, batch))
-        self._is_starting = False
+        try:
+            while self._is_open and self._entries and self._n_running < self._most_running:
+                entry = self._entries.popleft()
+                try:
+                    items = decode_items(entry.signed, self._key, self._on_unreadable)
+                except NotVerified as error:
+                    logger.error("vscrapy: %d items are lost: %s", entry.n_items, error)
+                    items = []
+                batch = _Batch(entry.cursor, len(items))
+                self._batches.append(batch)
+                self._n_running += len(items)
+                for item in items:
+                    done = deferred_from_coro(start_itemproc(self.crawler, item))  # type: ignore[arg-type]
+                    done.addErrback(
+                        lambda failure: logger.error("vscrapy: an item could not be taken", exc_info=failure.value)
+                    )
+                    done.addCallback(partial(self._on_item_through, batch))
+        finally:
+            self._is_starting = False
         self._settle()
+
+    def _on_unreadable(self, error: Exception) -> None:
+        logger.error("vscrapy: an item is lost, it cannot be read here: %r", error)
+        self._count("vscrapy/items_not_read")
+        self._count("item_scraped_count", -1)
 
     def _on_item_through(self, batch: _Batch, _: object) -> None:
         self._n_running -= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vscrapy.store.connection import REPLY_TIMEOUT_S, check_server, connect, translate
-from vscrapy.store.scripts import source
+from vscrapy.store.scripts import preload, source
 
 if TYPE_CHECKING:
     from redis.commands.core import Script
@@ -22,6 +22,7 @@ class Store:
     """
 
     def __init__(self, endpoint: Endpoint, *, name: str, reply_timeout_s: float = REPLY_TIMEOUT_S) -> None:
+        preload()
         self.endpoint = endpoint
         # Any: redis-py's annotations cover both protocols and every decoding at once; the types that hold here
         # are those of the functions that use it.

@@ -20,10 +20,13 @@ class Files:
         """Send one signed file; False when the process was given up for dead: nothing is sent."""
         return bool(self._store.run("file", [keys.processes(taskid), keys.files(taskid)], [process, signed]))
 
-    def take(self, taskid: int) -> list[bytes]:
-        """Take the oldest files off the store, signed as they were put; empty when there is none left."""
+    def read(self, taskid: int) -> dict[str, bytes]:
+        """Read the oldest files, signed as they were put, by cursor; empty when there is none left."""
         with translate(self._store.endpoint):
             entries = self._store.client.xrange(keys.files(taskid), count=_AT_ONCE)
-            if entries:
-                self._store.client.xdel(keys.files(taskid), *(cursor for cursor, _ in entries))
-        return [fields[b"file"] for _, fields in entries]
+        return {cursor.decode(): fields[b"file"] for cursor, fields in entries}
+
+    def drop(self, taskid: int, cursors: list[str]) -> None:
+        """Forget files that are written. Safe to repeat."""
+        with translate(self._store.endpoint):
+            self._store.client.xdel(keys.files(taskid), *cursors)

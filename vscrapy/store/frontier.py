@@ -121,6 +121,8 @@ class Committed:
     facts: Mapping[str, str] = field(default_factory=dict)
     #: Downloader slot -> the concurrency that this process may use there.
     shares: Mapping[str, int] = field(default_factory=dict)
+    #: The process that ran ``start()`` is gone, and no other has taken it up.
+    is_start_lost: bool = False
     #: The commit had been done before, and its reply was lost; ``duplicates`` is empty.
     is_replayed: bool = False
 
@@ -240,6 +242,7 @@ class Frontier:
             fact_version=int(reply[9]),
             facts={text(id_): text(value) for id_, value in zip(reply[10][::2], reply[10][1::2], strict=True)},
             shares={text(slot): int(share) for slot, share in zip(reply[11][::2], reply[11][1::2], strict=True)},
+            is_start_lost=bool(reply[12]),
             is_replayed=status == "replayed",
         )
 

@@ -20,3 +20,12 @@ def source(name: str) -> str:
     folder = files("vscrapy.store") / "scripts"
     text = (folder / f"{name}.lua").read_text(encoding="utf-8")
     return _INCLUDE.sub(lambda match: (folder / f"_{match.group(1)}.lua").read_text(encoding="utf-8"), text)
+
+
+@cache
+def preload() -> None:
+    """Read all scripts now: a later upgrade on disk must not mix with the code that runs."""
+    for path in (files("vscrapy.store") / "scripts").iterdir():
+        name = path.name.removesuffix(".lua")
+        if name != path.name and not name.startswith("_"):
+            source(name)

@@ -41,6 +41,8 @@ class TaskRecord:
     pages: int
     items: int
     errors: int
+    #: ``start()`` was lost with the process that ran it.
+    is_start_lost: bool = False
 
     @property
     def is_growing(self) -> bool:
@@ -49,7 +51,7 @@ class TaskRecord:
             return False
         if self.max_processes and self.processes >= self.max_processes:
             return False
-        return self.processes == 0 or self.queued > self.processes * self.capacity
+        return self.processes == 0 or self.is_start_lost or self.queued > self.processes * self.capacity
 
 
 _STATS = ("response_received_count", "item_scraped_count", "log_count/ERROR")
@@ -80,6 +82,7 @@ def _record(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> 
         pages=int(float(counts[0] or 0)),
         items=int(float(counts[1] or 0)),
         errors=int(float(counts[2] or 0)),
+        is_start_lost=record.get("start") == "lost",
     )
 
 

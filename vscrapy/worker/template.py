@@ -93,6 +93,7 @@ def preload() -> None:
         # Also what is missing in this Scrapy, or needs a package that is not installed.
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    importlib.import_module("vscrapy.store.scripts").preload()
     if sys.modules.pop(_REACTOR, None) is not None:
         raise RuntimeError("a module that the template preloads has installed a reactor")
     _check_single_threaded()

@@ -31,7 +31,7 @@
 --            number of requests; then for each: slot, queue, seen bucket, seen member or '' (no filter),
 --            payload
 -- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases, version, facts,
---          shares}
+--          shares, is start() lost?}
 --   status: 'ok'; 'replayed'; 'fenced'; 'gone'
 --   duplicates: indexes (from 0, over all requests of the call) that were filtered
 --   leases: id, slot LF queue LF payload, id, ...
@@ -80,6 +80,14 @@ local duplicates, leases, status = {}, {}, 'ok'
 if tonumber(ARGV[3]) <= record.seq then
     status = 'replayed'
     leases = redis.call('HGETALL', KEYS[3])
+    for at = 2, #leases, 2 do
+        local slot = parts(leases[at])
+        local share = redis.call('HGET', prefix .. 'holders:' .. slot, process)
+        if share then
+            shares[#shares + 1] = slot
+            shares[#shares + 1] = share
+        end
+    end
 else
     record.seq = tonumber(ARGV[3])
     redis.call('HSET', KEYS[2], process, cjson.encode(record))
@@ -249,6 +257,14 @@ else
         end
         open = still_open
     end
+    -- A share without a lease is nobody's.
+    for at = #shares - 1, 1, -2 do
+        if redis.call('HEXISTS', prefix .. 'held:' .. shares[at], process) == 0 then
+            redis.call('HDEL', prefix .. 'holders:' .. shares[at], process)
+            table.remove(shares, at + 1)
+            table.remove(shares, at)
+        end
+    end
     -- A process that finds nothing although requests wait: the task shall not grow.
     if granted > 0 then
         redis.call('SREM', prefix .. 'starved', process)
@@ -295,4 +311,4 @@ if version > tonumber(ARGV[6]) then
     end
 end
 return {status, state, task[5], task[6], tonumber(task[1]), tonumber(task[2]), is_idle, duplicates, leases,
-    version, facts, shares}
+    version, facts, shares, redis.call('HGET', task_key, 'start') == 'lost' and 1 or 0}

@@ -27,7 +27,7 @@ for at = 7, #ARGV, 2 do
     redis.call('HSET', KEYS[3], ARGV[at], ARGV[at + 1])
 end
 local start = -1
-if task[4] == 'waiting' or (task[4] == 'running' and task[5] == ARGV[1]) then
+if task[4] == 'waiting' or task[4] == 'lost' or (task[4] == 'running' and task[5] == ARGV[1]) then
     redis.call('HSET', KEYS[1], 'start', 'running', 'start_owner', ARGV[1])
     start = tonumber(task[6])
 end

@@ -55,7 +55,7 @@ end
 local processes = redis.call('HINCRBY', task_key, 'processes', -1)
 local task = redis.call('HMGET', task_key, 'start', 'start_owner', 'idle_owner')
 if task[1] == 'running' and task[2] == process then
-    redis.call('HSET', task_key, 'start', 'waiting', 'start_owner', '')
+    redis.call('HSET', task_key, 'start', 'lost', 'start_owner', '')
 end
 if task[3] == process then
     redis.call('HSET', task_key, 'idle_owner', '')
