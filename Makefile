@@ -34,7 +34,7 @@ test: lint
 
 # The oldest versions that setup.cfg allows, on what depends on them most.
 test-lowest: $(LOWEST)/installed
-	$(LOWEST)/bin/python -m pytest -n 2 tests/integration/test_crawl.py -k outcome
+	$(LOWEST)/bin/python -m pytest -n 2 tests/integration/test_crawl.py tests/integration/test_origin.py -k 'outcome or origin'
 
 clean:
 	rm -rf $(VENV) $(LOWEST) demo-output .mypy_cache .ruff_cache .pytest_cache
