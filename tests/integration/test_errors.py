@@ -200,6 +200,30 @@ def test_redis_that_cannot_write_its_disk_is_told_at_submit(machine: Machine, si
     assert "Traceback" not in finished.output
 
 
+def test_crawl_waits_while_redis_cannot_save_and_loses_nothing(machine: Machine, slow_site: Site, shop: Path) -> None:
+    """In the middle of a crawl Redis answers MISCONF for a while; then it goes on, and each page is there once."""
+    server = machine.start_server(options=("--appendonly", "no", "--save", "3600", "1"))
+    machine.start_worker(2, redis=server.url)
+    options = ("-a", "last=120", "-s", "CONCURRENT_REQUESTS=4", "--redis", server.url)
+    running = machine.start(crawl(slow_site, *options), shop)
+    wait_for(lambda: len(slow_site.log()) > 30, what="30 pages are there")
+    shutil.rmtree(server.directory)
+    with server.client() as client:
+        client.bgsave()
+        wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", what="the snapshot fails")
+        wait_for(
+            lambda: client.info("errorstats").get("errorstat_MISCONF", {}).get("count", 0) >= 10, what="refusals"
+        )
+        assert running.is_running
+        client.config_set("stop-writes-on-bgsave-error", "no")
+    finished = running.wait()
+    server.kill()  # It would not end while it cannot save.
+    assert finished.exit_code == 0
+    assert "cannot write to its disk and refuses writes" in finished.stderr
+    assert pages(shop) == list(range(1, 121))
+    assert len(slow_site.log()) == 120
+
+
 def test_crawl_waits_while_redis_is_full_and_loses_nothing(machine: Machine, slow_site: Site, shop: Path) -> None:
     """In the middle of a crawl writes are refused for a while; then it goes on, and each page is there once."""
     machine.start_worker(2)
