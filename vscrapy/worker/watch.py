@@ -106,8 +106,7 @@ class SenderWatch:
 
     def _is_lost(self, record: TaskRecord, now_ms: int, since_ms: int) -> bool:
         alone_ms = self._alone_ms.get(record.taskid)
-        # A heartbeat since then: it is there, on a way to Redis that breaks again and again.
-        if alone_ms is not None and now_ms - max(alone_ms, record.sender_ms) >= self._grace_ms:
+        if alone_ms is not None and now_ms - alone_ms >= self._grace_ms:
             return True
         return now_ms - max(record.sender_ms, since_ms) > record.sender_timeout_ms
 
