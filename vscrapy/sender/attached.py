@@ -181,7 +181,10 @@ class AttachedCrawl:
         if end is not None and end.reason != Reason.SENDER_LOST:  # what was lost is not done: that is no success
             self._exit_code = end.exit_code
         reason = end.reason if end is not None else Reason.FAILED
-        self._take_files()
+        try:
+            self._take_files()
+        except Exception:  # noqa: BLE001 - a defect; shown whole, and home still closes
+            traceback.print_exc()
         self._has_ended.set()
         self._home.end(reason, self._stats(reason))
 
