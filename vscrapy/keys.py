@@ -134,4 +134,5 @@ def sender(taskid: int) -> str:
 #   <prefix>held:SLOT         HASH process -> its leases of the slot
 #   <prefix>waiters:SLOT      SET of processes that wait for a share; <prefix>contended: SET of such slots
 #   <prefix>released          HASH slot with a delay -> when its last holder left it (ms), and who that was
+#   <prefix>locals            HASH claim -> process: requests that cannot be serialised and stay on a process
 #   <prefix>seen:BUCKET       SET of integers: 64 bits of each fingerprint seen; 0 <= BUCKET < SEEN_BUCKETS

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 from vscrapy.store.frontier import Lease
 
 if TYPE_CHECKING:
-    from scrapy import Request
-
-    from vscrapy.crawl.origin import Origin
+    from vscrapy.crawl.origin import Local
 
 
 class Buffer:
@@ -23,30 +21,38 @@ class Buffer:
 
     def __init__(self, *, is_lifo: bool) -> None:
         self._sign = -1 if is_lifo else 1
-        self._heap: list[tuple[int, bool, int, int, Lease | tuple[Request, Origin]]] = []
+        self._heap: list[tuple[int, bool, int, int, Lease | Local]] = []
         self._batch = 0
         self._n_leases = 0
+        self._chosen: Lease | Local | None = None
 
     def add(self, leases: Sequence[Lease]) -> None:
         """Put in a batch of leases."""
         self._batch += 1
         self._n_leases += len(leases)
         for index, lease in enumerate(leases):
-            is_start = lease.queue.endswith("s")
-            priority = int(lease.queue.removesuffix("s"))
-            batch = self._batch if is_start else self._sign * self._batch
-            heapq.heappush(self._heap, (-priority, is_start, batch, index, lease))
+            self._push(lease, index)
 
-    def add_local(self, request: Request, origin: Origin) -> None:
+    def add_local(self, local: Local) -> None:
         """Put in a request that stays here."""
         self._batch += 1
-        heapq.heappush(self._heap, (-request.priority, False, self._sign * self._batch, 0, (request, origin)))
+        self._push(local, 0)
 
-    def pop(self) -> Lease | tuple[Request, Origin] | None:
+    def _push(self, found: Lease | Local, index: int) -> None:
+        is_start = found.queue.endswith("s")
+        priority = int(found.queue.removesuffix("s"))
+        batch = self._batch if is_start else self._sign * self._batch
+        heapq.heappush(self._heap, (-priority, is_start, batch, index, found))
+
+    def choose(self) -> None:
+        """Decide now what :meth:`pop` will take next, whatever comes meanwhile."""
+        if self._chosen is None and self._heap:
+            self._chosen = heapq.heappop(self._heap)[-1]
+
+    def pop(self) -> Lease | Local | None:
         """Take the next one."""
-        if not self._heap:
-            return None
-        found = heapq.heappop(self._heap)[-1]
+        self.choose()
+        found, self._chosen = self._chosen, None
         if isinstance(found, Lease):
             self._n_leases -= 1
         return found
@@ -58,10 +64,12 @@ class Buffer:
 
     def clear(self) -> list[Lease]:
         """Take out everything; the leases among it."""
-        leases = [found[-1] for found in self._heap if isinstance(found[-1], Lease)]
+        all_ = [self._chosen, *(entry[-1] for entry in self._heap)]
+        leases = [found for found in all_ if isinstance(found, Lease)]
         self._heap.clear()
+        self._chosen = None
         self._n_leases = 0
         return leases
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._heap) + (self._chosen is not None)

@@ -100,6 +100,7 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
         number=spec["number"],
         worker=spec["worker"],
         key=bytes.fromhex(spec["key"]),
+        is_alone=job["max_processes"] == 1,
     )
     place.listen()
     place.take_signals()

@@ -17,28 +17,64 @@ if TYPE_CHECKING:
 class Origin:
     """Collects what comes of one leased request, or of one output of ``start()``, until it is done."""
 
-    #: None: an output of ``start()``, or a request that could not be serialised.
+    #: None: an output of ``start()``, a request that could not be serialised, or nobody in particular.
     lease: Lease | None = None
-    #: A request that stays on this process: the origin that its lease hangs on.
-    root: Origin | None = None
+    #: Set for a request that stays on this process.
+    local: Local | None = None
     requests: list[NewRequest] = field(default_factory=list)
     #: The requests themselves, in the same order, until it is known which of them were filtered.
     sources: list[Request] = field(default_factory=list)
     #: Pickled items.
     items: list[bytes] = field(default_factory=list)
-    #: Requests that came of it and stay on this process.
+    #: Requests that came of it, stay on this process and are not done.
     n_local: int = 0
+    #: What ends the claims of those that are done.
+    settled: list[NewRequest] = field(default_factory=list)
+    #: An output of ``start()``: it is committed in its turn.
+    is_start: bool = False
     is_finished: bool = False
+
+    @property
+    def root(self) -> Origin:
+        """The origin whose lease keeps this one; itself, for one that does not stay on its process."""
+        return self.local.root if self.local is not None else self
 
     @property
     def size(self) -> int:
         """Number of outputs that wait."""
         return len(self.requests) + len(self.items)
 
+    def take_filtered(self) -> tuple[list[NewRequest], list[Request]]:
+        """Take out the requests that the task filters: they may be committed early, and again, without harm."""
+        pairs = list(zip(self.requests, self.sources, strict=True))
+        taken = [pair for pair in pairs if pair[0].seen is not None]
+        kept = [pair for pair in pairs if pair[0].seen is None]
+        self.requests, self.sources = [new for new, _ in kept], [source for _, source in kept]
+        return [new for new, _ in taken], [source for _, source in taken]
+
+    def take_over(self, other: Origin) -> None:
+        """Put what waits under *other* here."""
+        self.requests += other.requests
+        self.sources += other.sources
+        self.items += other.items
+
     @property
     def is_complete(self) -> bool:
         """Is all that comes of it known?"""
         return self.is_finished and self.n_local == 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Local:
+    """A request that cannot be serialised: it stays on the process that made it."""
+
+    request: Request
+    #: Priority, and ``s`` for a start request, as in a lease.
+    queue: str
+    #: Where it comes from, at last: what its lease, or its turn among the outputs of ``start()``, hangs on.
+    root: Origin
+    #: It is done here, and nowhere else, from when Redis has granted this.
+    claim: NewRequest
 
 
 class StartOutputs:
@@ -61,9 +97,14 @@ class StartOutputs:
 
     def new(self) -> Origin:
         """The next output."""
-        origin = Origin()
+        origin = Origin(is_start=True)
         self._open.append(origin)
         return origin
+
+    @property
+    def n_open(self) -> int:
+        """Outputs that were not handed over yet."""
+        return len(self._open)
 
     def exhausted(self) -> None:
         """There are no more."""

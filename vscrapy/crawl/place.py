@@ -24,16 +24,27 @@ class Place:
     Args:
         key: The key that signs the task's payloads.
         number: The process's number in its task, from 1.
+        is_alone: The task has one process at a time.
     """
 
     def __init__(
-        self, store: Store, channel: Channel, *, taskid: int, process: str, number: int, worker: str, key: bytes
+        self,
+        store: Store,
+        channel: Channel,
+        *,
+        taskid: int,
+        process: str,
+        number: int,
+        worker: str,
+        key: bytes,
+        is_alone: bool,
     ) -> None:
         self.taskid = taskid
         self.process = process
         self.number = number
         self.worker = worker
         self.key = key
+        self.is_alone = is_alone
         self.channel = channel
         self.handler = ChannelHandler(channel)
         self.frontier = Frontier(store, taskid, process)

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from scrapy import Request, signals
 from scrapy.core.scheduler import BaseScheduler
@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred
 
 from vscrapy.crawl.buffer import Buffer
 from vscrapy.crawl.facts import SharedFacts
-from vscrapy.crawl.origin import Origin, StartOutputs
+from vscrapy.crawl.origin import Local, Origin, StartOutputs
 from vscrapy.crawl.politeness import Politeness
 from vscrapy.crawl.seen import Seen
 from vscrapy.crawl.session import Callbacks, Outbox, Session
@@ -54,6 +54,10 @@ START_BACKLOG: Final = 200
 STARVED_S: Final = 3.0
 
 
+#: Whose request an entry of a result is; None for the end of a claim.
+Source: TypeAlias = "Request | Local | None"
+
+
 class Scheduler(BaseScheduler):
     """Made for one crawl process by :func:`bound`, which gives it its *place*."""
 
@@ -71,7 +75,16 @@ class Scheduler(BaseScheduler):
         self._buffer = Buffer(is_lifo=self._is_lifo)
         self._origins: dict[Request, Origin] = {}
         self._start_outputs = StartOutputs(self._commit_start, self._start_exhausted)
-        self._sent: list[tuple[Result, Sequence[Request]]] = []
+        self._sent: list[tuple[Result, Sequence[Source]]] = []
+        #: Origins that requests hang on which stay on this process; and the claims of these.
+        self._roots: set[Origin] = set()
+        self._claimed: set[str] = set()
+        self._n_claims = 0
+        #: In Scrapy's very order: nothing is leased before the engine asks for it.
+        self._is_strict = self.place.is_alone and self._capacity == 1
+        self._is_engine_waiting = True
+        #: Results without a reply when the engine began to wait.
+        self._n_awaited = 0
         self._queued = 0
         self._n_open_results = 0
         self._is_task_idle = False
@@ -133,6 +146,9 @@ class Scheduler(BaseScheduler):
     def close(self, reason: str) -> Deferred[None]:
         """Commit what is left, and give back what was not run."""
         self._seen.filter.close(reason)
+        if not self._is_leaving:  # else other processes do these pages anew
+            for root in self._roots:
+                self._commit_part(root)
         back = [Result("back", lease.id) for lease in self._buffer.clear()]
         self._put(back)
         self._closed = Deferred()
@@ -156,11 +172,9 @@ class Scheduler(BaseScheduler):
         try:
             payload = encode_request(request, self._spider, self.place.key)
         except ValueError as error:
-            self._keep_local(request, origin, error)
-            return True
+            return self._keep_local(request, origin, place, error)
         slot = slot_key(self._crawler, request).replace("\n", " ") if self._is_by_slot else ""
-        is_start = self._has_start_queue and bool(request.meta.get("is_start_request"))
-        new = NewRequest(slot, f"{int(request.priority)}{'s' if is_start else ''}", payload, place)
+        new = NewRequest(slot, self._queue(request), payload, place)
         if origin is None:
             self._put([Result("feed", requests=[new])], [[request]])
             return True
@@ -172,15 +186,19 @@ class Scheduler(BaseScheduler):
     def next_request(self) -> Request | None:
         """The next request in Scrapy's order, from the leases at hand."""
         self.place.handler.is_banner = False
-        while (found := self._buffer.pop()) is not None:
+        if self._is_strict and not self._is_engine_waiting:
+            self._n_awaited = self._n_open_results
+        # In Scrapy's very order, what came of the last pages is put in before the next one is chosen.
+        while not self._n_awaited and (found := self._buffer.pop()) is not None:
             if isinstance(found, Lease):
                 request = self._decode(found)
                 if request is None:
                     continue
                 self._origins[request] = Origin(found)
             else:
-                request, root = found
-                self._origins[request] = Origin(root=root)
+                request = found.request
+                self._origins[request] = Origin(local=found)
+            self._is_engine_waiting = False
             stats = self._crawler.stats
             assert stats is not None
             stats.inc_value("scheduler/dequeued/memory")
@@ -189,6 +207,7 @@ class Scheduler(BaseScheduler):
             ORIGIN.set(request)
             return request
         ORIGIN.set(None)
+        self._is_engine_waiting = True
         self._ask()
         return None
 
@@ -229,6 +248,7 @@ class Scheduler(BaseScheduler):
         if wanted:
             self._is_asking = False
         self._n_open_results -= len(outbox.results)
+        self._n_awaited = max(0, self._n_awaited - len(outbox.results))
         self._shared.learn(reply.facts)
         self._politeness.use(reply.shares, outbox.shares, self._session.lower_share)
         self._settle_requests(outbox.results, set(reply.duplicates))
@@ -237,6 +257,8 @@ class Scheduler(BaseScheduler):
                 self._put([Result("back", lease.id) for lease in reply.leases])
             else:
                 self._buffer.add(reply.leases)
+        if self._is_strict and self._is_engine_waiting and not self._n_awaited:
+            self._buffer.choose()
         was_idle, self._is_task_idle = self._is_task_idle, reply.is_idle
         if self._start_gate is not None and self._is_start_wanted():
             gate, self._start_gate = self._start_gate, None
@@ -249,7 +271,7 @@ class Scheduler(BaseScheduler):
             self._watch_hunger(is_starved=has_nothing and reply.queued > 0 and reply.leased > 0)
         if reply.is_start_lost and has_nothing and reply.queued == 0:
             self.leave()  # the process that takes this one's place runs start() on
-        if reply.leases or (reply.is_idle and not was_idle):
+        if reply.leases or (reply.is_idle and not was_idle) or (self._is_strict and self._buffer):
             self._hooks.wake()
         else:
             self._ask()
@@ -265,8 +287,10 @@ class Scheduler(BaseScheduler):
         if origin is None:
             return
         origin.is_finished = True
-        self._settle(origin)
-        self._politeness.settle(self._session.lower_share)
+        with self._session.together:
+            self._settle(origin)
+            self._politeness.settle(self._session.lower_share)
+            self._ask()
 
     def _on_closing(self, reason: str) -> None:
         if not (self._is_leaving or self._is_stopped_by_task):
@@ -304,6 +328,10 @@ class Scheduler(BaseScheduler):
             return found
         return self._origins.get(found) if found is not None else None
 
+    def _queue(self, request: Request) -> str:
+        is_start = self._has_start_queue and bool(request.meta.get("is_start_request"))
+        return f"{int(request.priority)}{'s' if is_start else ''}"
+
     def _decode(self, lease: Lease) -> Request | None:
         try:
             return decode_request(lease.payload, self._spider, self.place.key)
@@ -313,7 +341,10 @@ class Scheduler(BaseScheduler):
             self._put([Result("done", lease.id)])
             return None
 
-    def _keep_local(self, request: Request, origin: Origin | None, error: ValueError) -> None:
+    def _keep_local(
+        self, request: Request, origin: Origin | None, place: tuple[int, str] | None, error: ValueError
+    ) -> bool:
+        """Do a request on this process, if no other has it or had it; False: this one has, or had."""
         if not self._is_local_told:
             self._is_local_told = True
             logger.warning(
@@ -322,50 +353,82 @@ class Scheduler(BaseScheduler):
                 request,
                 error,
             )
-        root = origin.root if origin is not None and origin.root is not None else origin
-        if root is None:
-            root = Origin(is_finished=True)
+        self._seen.forget(place)
+        if place is None:
+            self._n_claims += 1
+            name = f"{self.place.process} {self._n_claims}"
+        else:
+            name = f"{place[0]}:{place[1]}"
+        if name in self._claimed:
+            self._seen.log(request)
+            return False
+        root = origin.root if origin is not None else Origin(is_finished=True)
         root.n_local += 1
-        self._count("scheduler/enqueued/memory")
-        self._count("scheduler/enqueued")
-        self._buffer.add_local(request, root)
-        self._hooks.wake()
+        self._claimed.add(name)
+        self._roots.add(root)
+        local = Local(request, self._queue(request), root, NewRequest.claim(name, place))
+        self._put([self._part(root, [local.claim])], [[local]])
+        return True
+
+    def _on_claimed(self, local: Local, *, is_granted: bool) -> None:
+        if is_granted:
+            self._buffer.add_local(local)
+            self._hooks.wake()
+            return
+        self._claimed.discard(local.claim.slot)
+        local.root.n_local -= 1
+        if local.root.is_complete:
+            self._settle_root(local.root)
 
     def _settle(self, origin: Origin) -> None:
-        """The engine is done with a request; commit what came of it."""
-        if origin.root is not None:
-            self._commit_part(origin)
-            root = origin.root
+        """The engine is done with a request; commit what came of it, or keep it until all of its root is done."""
+        root = origin.root
+        if origin.local is not None:
             root.n_local -= 1
-            if root.is_complete:
-                self._settle_root(root)
-        elif origin.n_local:
-            self._commit_part(origin)
-        else:
-            self._settle_root(origin)
+            root.settled.append(origin.local.claim.settled)
+            root.take_over(origin)
+        if root.is_complete:
+            self._settle_root(root)
+            return
+        requests, sources = root.take_filtered()
+        if requests:
+            self._put([self._part(root, requests)], [sources])
+        self._flush_early(root)
 
     def _settle_root(self, root: Origin) -> None:
-        if root.lease is not None:
-            self._put([self._result("done", root.lease.id, root.requests, root.items)], [root.sources])
-        else:
+        self._roots.discard(root)
+        if root.is_start:
             self._start_outputs.settle()
+            return
+        what, id_ = ("done", root.lease.id) if root.lease is not None else ("feed", "")
+        self._put([self._result(what, id_, self._all_requests(root), root.items)], [self._all_sources(root)])
+
+    def _all_requests(self, root: Origin) -> list[NewRequest]:
+        self._claimed.difference_update(claim.slot for claim in root.settled)
+        return [*root.requests, *root.settled]
+
+    @staticmethod
+    def _all_sources(root: Origin) -> list[Source]:
+        return [*root.sources, *(None for _ in root.settled)]
+
+    def _part(self, root: Origin, requests: Sequence[NewRequest], items: Sequence[bytes] = ()) -> Result:
+        what, id_ = ("part", root.lease.id) if root.lease is not None else ("feed", "")
+        return self._result(what, id_, requests, items)
 
     def _commit_part(self, origin: Origin) -> None:
         if origin.size:
-            lease = origin.lease or (origin.root.lease if origin.root else None)
-            what, id_ = ("part", lease.id) if lease else ("feed", "")
-            self._put([self._result(what, id_, origin.requests, origin.items)], [origin.sources])
+            self._put([self._part(origin.root, origin.requests, origin.items)], [origin.sources])
             origin.requests, origin.sources, origin.items = [], [], []
 
     def _flush_early(self, origin: Origin) -> None:
-        if origin.size >= MOST_HELD and origin.lease is not None:
+        if origin.size >= MOST_HELD and not origin.is_start:
             self._commit_part(origin)
 
     def _result(self, what: str, id_: str, requests: Sequence[NewRequest], items: Sequence[bytes]) -> Result:
         signed = encode_items(items, self.place.key) if items else b""
         return Result(what, id_, requests, signed, len(items))
 
-    def _put(self, results: Sequence[Result], sources: Sequence[Sequence[Request]] = ()) -> None:
+    def _put(self, results: Sequence[Result], sources: Sequence[Sequence[Source]] = ()) -> None:
         if not results:
             return
         self._n_open_results += len(results)
@@ -382,14 +445,18 @@ class Scheduler(BaseScheduler):
                 continue
             sent, sources = self._sent.pop(0)
             assert sent is result, "replies come in the order of the results"
-            for request in sources:
+            for source in sources:
+                request = source.request if isinstance(source, Local) else source
                 if index in duplicates:
+                    assert request is not None, "the end of a claim is never a duplicate"
                     self._seen.log(request)
                     self._crawler.signals.send_catch_log(
                         signals.request_dropped, request=request, spider=self._spider
                     )
-                else:
+                elif request is not None:
                     n_enqueued += 1
+                if isinstance(source, Local):
+                    self._on_claimed(source, is_granted=index not in duplicates)
                 index += 1
         if n_enqueued:
             self._count("scheduler/enqueued/memory", n_enqueued)
@@ -404,10 +471,12 @@ class Scheduler(BaseScheduler):
 
     def _ask(self) -> None:
         """Ask for leases when the buffer is half empty."""
+        if self._is_strict and not self._is_engine_waiting:
+            return
         room = self._capacity - self._buffer.n_leases
         if room * 2 >= self._capacity and not self._is_asking and not self._hooks.is_closing:
             self._is_asking = True
-            self._session.want(room)
+            self._session.want(room, is_strict=self._is_strict)
 
     def _watch_hunger(self, *, is_starved: bool) -> None:
         if not is_starved or self._reads_start:
@@ -454,11 +523,12 @@ class Scheduler(BaseScheduler):
     def _is_start_wanted(self) -> bool:
         # Not what waits for a commit, which the session takes while start() is read: without a pause, no reply
         # would be heard, and no page either.
-        return self._queued < START_AHEAD and self._n_open_results < START_BACKLOG
+        n_open = self._n_open_results + self._start_outputs.n_open
+        return self._queued < START_AHEAD and n_open < START_BACKLOG
 
     def _commit_start(self, origins: list[Origin]) -> None:
-        requests = [request for origin in origins for request in origin.requests]
-        sources = [source for origin in origins for source in origin.sources]
+        requests = [request for origin in origins for request in self._all_requests(origin)]
+        sources = [source for origin in origins for source in self._all_sources(origin)]
         items = [item for origin in origins for item in origin.items]
         self._put([self._result("start", str(len(origins)), requests, items)], [sources])
 

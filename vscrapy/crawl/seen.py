@@ -60,6 +60,11 @@ class Seen:
         self._remembered.add(place)
         return False
 
+    def forget(self, place: tuple[int, str] | None) -> None:
+        """Ask Redis again: the request stays on this process, and counts as seen only when it is done."""
+        if place is not None:
+            self._remembered.discard(place)
+
     def log(self, request: Request) -> None:
         """Log and count a filtered request, as the project's filter does."""
         self.filter.log(request, self._crawler.spider)

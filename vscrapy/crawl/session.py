@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -117,6 +118,8 @@ class Session:
         self._condition = threading.Condition()
         self._outbox = Outbox()
         self._wanted = 0
+        #: So many results go into the next commit at most.
+        self._cut = BATCH
         #: Leases are not asked for before this (monotonic seconds): the last reply had none.
         self._hungry_from_s = 0.0
         self._hungry_pause_s = 0.0
@@ -129,6 +132,11 @@ class Session:
         self._thread = threading.Thread(target=self._run_or_end, name="vscrapy-session", daemon=True)
 
     # Called in the reactor's thread.
+
+    @property
+    def together(self) -> AbstractContextManager[Any]:
+        """A context: what is handed over, told and wanted within it leaves in one commit."""
+        return self._condition
 
     def start(self) -> None:
         """Join the task; ``on_joined`` is called with what it says."""
@@ -157,10 +165,16 @@ class Session:
         """Is a newer value of this fact still on its way from here?"""
         return fact in self._outbox.facts
 
-    def want(self, leases: int) -> None:
-        """Say how many leases there is room for; until a commit has asked for them, the last word counts."""
+    def want(self, leases: int, *, is_strict: bool = False) -> None:
+        """
+        Say how many leases there is room for; until a commit has asked for them, the last word counts.
+
+        Args:
+            is_strict: Choose them before anything counts that is put after this.
+        """
         with self._condition:
             self._wanted = leases
+            self._cut = len(self._outbox.results) if is_strict else BATCH
             self._condition.notify()
 
     @property
@@ -234,9 +248,9 @@ class Session:
                     break
                 self._condition.wait(pause_s)
             outbox, self._outbox = self._outbox, Outbox()
-            if len(outbox.results) > BATCH:
-                self._outbox.results = outbox.results[BATCH:]  # facts go first, with the earlier results
-                outbox.results = outbox.results[:BATCH]
+            cut, self._cut = min(self._cut, BATCH), BATCH
+            self._outbox.results = outbox.results[cut:]  # facts go first, with the earlier results
+            outbox.results = outbox.results[:cut]
             reason, self._stop_reason = self._stop_reason, None
             wanted, self._wanted = self._wanted, 0
             return outbox, wanted, reason, self._is_closing and self._outbox.is_empty

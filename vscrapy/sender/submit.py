@@ -107,6 +107,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         "env": {name: os.environ[name] for name in _SCRAPY_ENV if name in os.environ},
         "argv": ["scrapy", order.kind, order.spider],
         "pipelines": order.pipelines,
+        "max_processes": order.max_processes,
         "takes_files": order.is_attached,
         "manifest": bundle.manifest_to_json(made.bundle.manifest),
         "working_directory": made.bundle.manifest.working_directory,

@@ -44,6 +44,21 @@ class NewRequest:
     #: Where its fingerprint stands (:func:`vscrapy.wire.fingerprint_place`); None: not filtered.
     seen: tuple[int, str] | None = None
 
+    @classmethod
+    def claim(cls, name: str, seen: tuple[int, str] | None) -> NewRequest:
+        """
+        Claim a request that stays on its process: it is a duplicate if it was seen, or another process has it.
+
+        Args:
+            name: The same in all processes of the task for a request that is filtered, else unique.
+        """
+        return cls(name, "claim", b"", seen)
+
+    @property
+    def settled(self) -> NewRequest:
+        """What ends a claim: the request is done, and counts as seen."""
+        return NewRequest(self.slot, "settled", b"", self.seen)
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -123,7 +138,7 @@ class Committed:
     shares: Mapping[str, int] = field(default_factory=dict)
     #: The process that ran ``start()`` is gone, and no other has taken it up.
     is_start_lost: bool = False
-    #: The commit had been done before, and its reply was lost; ``duplicates`` is empty.
+    #: The commit had been done before, and its reply was lost; ``duplicates`` are those of then.
     is_replayed: bool = False
 
 

@@ -3,7 +3,7 @@
 -- round trip, leases on the next requests.
 --
 -- A call is repeated with the same number when its reply was lost: it is then not done again, and the
--- process's leases are returned instead.
+-- process's leases are returned instead, and the duplicates of then.
 --
 -- KEYS[1]  task record (HASH)
 -- KEYS[2]  processes (HASH)
@@ -29,7 +29,8 @@
 --            signed batch of items, or ''
 --            number of items in it
 --            number of requests; then for each: slot, queue, seen bucket, seen member or '' (no filter),
---            payload
+--            payload; an empty payload is a request that stays on its process: slot is then the name of its
+--            claim, queue 'claim' (it begins) or 'settled' (it is done)
 -- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases, version, facts,
 --          shares, is start() lost?}
 --   status: 'ok'; 'replayed'; 'fenced'; 'gone'
@@ -57,6 +58,24 @@ local function count_stat(key, name, operation, number)
     end
 end
 
+-- A request that stays on its process: seen only when it is done, so that a process that dies leaves no page out.
+-- Returns false when it is a duplicate.
+local function settle_local(locals, claim, queue, seen, member, process)
+    if queue == 'settled' then
+        redis.call('HDEL', locals, claim)
+        if member ~= '' then
+            redis.call('SADD', seen, member)
+        end
+        return true
+    end
+    local owner = redis.call('HGET', locals, claim)
+    if (owner and owner ~= process) or (member ~= '' and redis.call('SISMEMBER', seen, member) == 1) then
+        return false
+    end
+    redis.call('HSET', locals, claim, process)
+    return true
+end
+
 local task_key, prefix, process = KEYS[1], ARGV[1], ARGV[2]
 local state = redis.call('HGET', task_key, 'state')
 if not state then
@@ -79,6 +98,7 @@ local duplicates, leases, status = {}, {}, 'ok'
 
 if tonumber(ARGV[3]) <= record.seq then
     status = 'replayed'
+    duplicates = record.duplicates or duplicates
     leases = redis.call('HGETALL', KEYS[3])
     for at = 2, #leases, 2 do
         local slot = parts(leases[at])
@@ -90,6 +110,7 @@ if tonumber(ARGV[3]) <= record.seq then
     end
 else
     record.seq = tonumber(ARGV[3])
+    record.duplicates = nil
     redis.call('HSET', KEYS[2], process, cjson.encode(record))
     if ARGV[5] ~= '' then
         redis.call('HSET', KEYS[6], process, ARGV[5])
@@ -129,7 +150,11 @@ else
             local slot, queue, bucket, member, payload =
                 ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
             at = at + 5
-            if member ~= '' and redis.call('SADD', prefix .. 'seen:' .. bucket, member) == 0 then
+            if payload == '' then
+                if not settle_local(prefix .. 'locals', slot, queue, prefix .. 'seen:' .. bucket, member, process) then
+                    duplicates[#duplicates + 1] = index
+                end
+            elseif member ~= '' and redis.call('SADD', prefix .. 'seen:' .. bucket, member) == 0 then
                 duplicates[#duplicates + 1] = index
             else
                 local name = slot .. '\n' .. queue
@@ -163,6 +188,10 @@ else
         elseif what == 'started' then
             redis.call('HSET', task_key, 'start', 'done', 'start_owner', '')
         end
+    end
+    if #duplicates > 0 then
+        record.duplicates = duplicates
+        redis.call('HSET', KEYS[2], process, cjson.encode(record))
     end
     -- The last leased first: so they come out in their old order.
     table.sort(backs, function(one, other) return one[1] > other[1] end)
@@ -286,10 +315,12 @@ else
     end
 end
 
--- The end is counted: nothing waits, nothing is leased, start() is exhausted. One process is told.
+-- The end is counted: nothing waits, nothing is leased or stays on a process, start() is exhausted. One process is
+-- told.
 local task = redis.call('HMGET', task_key, 'queued', 'leased', 'start', 'idle_owner', 'reason', 'stop_mode')
 local is_idle = 0
-if tonumber(task[1]) == 0 and tonumber(task[2]) == 0 and task[3] == 'done' and state == 'running' then
+if tonumber(task[1]) == 0 and tonumber(task[2]) == 0 and task[3] == 'done' and state == 'running'
+    and redis.call('EXISTS', prefix .. 'locals') == 0 then
     local owner = task[4]
     if owner == '' or redis.call('HEXISTS', KEYS[2], owner) == 0 then
         redis.call('HSET', task_key, 'idle_owner', process)

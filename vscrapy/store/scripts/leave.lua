@@ -34,6 +34,12 @@ end
 if redis.call('SREM', prefix .. 'starved', process) == 1 then
     redis.call('HSET', task_key, 'grow_after_ms', string.format('%d', now_ms + ARGV[7]))
 end
+local locals = redis.call('HGETALL', prefix .. 'locals')
+for at = 1, #locals, 2 do
+    if locals[at + 1] == process then
+        redis.call('HDEL', prefix .. 'locals', locals[at])
+    end
+end
 local held, ids, values = redis.call('HGETALL', KEYS[3]), {}, {}
 for at = 1, #held, 2 do
     ids[#ids + 1] = tonumber(held[at])
