@@ -1,4 +1,5 @@
-# make demo: see it work. make test: everything that must hold. Both make the environment if need be.
+# make demo: see it work. make test: everything that must hold. make parity: all that is compared with scrapy crawl.
+# They make the environment if need be.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ LOWEST ?= .venv-lowest
 # Tests mostly wait for processes; those of one file stay together.
 PYTEST := -m pytest -n 3 --dist loadfile
 
-.PHONY: demo test test-lowest lint clean
+.PHONY: demo test parity test-lowest lint clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vscrapy needs Python 3.11 or newer")'
@@ -29,8 +30,12 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python $(PYTEST)
+	$(BIN)/python $(PYTEST) -m 'not parity'
 	$(MAKE) test-lowest
+
+# Every case with scrapy crawl and with vscrapy crawl; the table in the document is made anew.
+parity: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 tests/parity --parity-table docs/compatibility.md
 
 # The oldest versions that setup.cfg allows, on what depends on them most.
 test-lowest: $(LOWEST)/installed

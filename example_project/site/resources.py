@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from accesslog import AccessLog, Arrival
 from exchange import Call, Reply
+from latency import Latency
 from routes import Routes
 from sessions import COOKIE
 from twisted.internet.base import DelayedCall, ReactorBase
@@ -104,17 +105,17 @@ class DemoSite(Resource):
 
     isLeaf = True
 
-    def __init__(self, routes: Routes, log: AccessLog, reactor: ReactorBase, delay_ms: int = 0) -> None:
+    def __init__(self, routes: Routes, log: AccessLog, reactor: ReactorBase, latency: Latency) -> None:
         super().__init__()
         self._routes = routes
         self._log = log
         self._reactor = reactor
-        self._delay_ms = delay_ms
+        self._latency = latency
 
     def render(self, request: Request) -> int:
         """Answer a request, now or later."""
         call = _call(request)
         is_observer = call.path.startswith("/_")
         answer = Answer(request, self._routes.answer(call), None if is_observer else self._log)
-        answer.start(self._reactor, 0 if is_observer else self._delay_ms, call)
+        answer.start(self._reactor, 0 if is_observer else self._latency.ms, call)
         return NOT_DONE_YET

@@ -10,6 +10,7 @@ from catalog import Catalog
 from directions import Directions
 from exchange import Call, Groups, Page, Reply, Route, html, json_reply
 from failures import Failures
+from latency import Latency
 from pages import frame, not_found
 from quotes import Quotes
 from reviews import Reviews
@@ -21,8 +22,9 @@ from trouble import Trouble
 class Routes:
     """All pages of the site."""
 
-    def __init__(self, catalog: Catalog, log: AccessLog) -> None:
+    def __init__(self, catalog: Catalog, log: AccessLog, latency: Latency) -> None:
         self._log = log
+        self._latency = latency
         self._failures = Failures()
         routes: list[Route] = [
             (r"/", self._home),
@@ -34,6 +36,7 @@ class Routes:
             *Directions(catalog).routes(),
             (r"/_log", self._show_log),
             (r"/_reset", self._reset),
+            (r"/_latency", self._set_latency),
         ]
         self._routes: list[tuple[re.Pattern[str], Page]] = [
             (re.compile(pattern, re.ASCII), page) for pattern, page in routes
@@ -58,4 +61,11 @@ class Routes:
             return Reply(status=405, headers=(("Allow", "POST"),))
         self._log.clear()
         self._failures.reset()
+        self._latency.reset()
+        return json_reply({})
+
+    def _set_latency(self, call: Call, groups: Groups) -> Reply:
+        if call.method != "POST":
+            return Reply(status=405, headers=(("Allow", "POST"),))
+        self._latency.ms = call.number("ms", self._latency.ms)
         return json_reply({})

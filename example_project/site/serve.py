@@ -18,6 +18,7 @@ from typing import cast
 
 from accesslog import AccessLog
 from catalog import build
+from latency import Latency
 from resources import DemoSite
 from routes import Routes
 from twisted.internet import reactor as _reactor
@@ -49,7 +50,8 @@ def main() -> None:
     reactor = cast(PosixReactorBase, _reactor)
     file = arguments.log.open("a", encoding="utf-8") if arguments.log else None
     log = AccessLog(file)
-    site = Site(DemoSite(Routes(build(arguments.seed), log), log, reactor, arguments.delay_ms))
+    latency = Latency(arguments.delay_ms)
+    site = Site(DemoSite(Routes(build(arguments.seed), log, latency), log, reactor, latency))
     site.displayTracebacks = False
     listener = reactor.listenTCP(arguments.port, site, backlog=512, interface=arguments.host)
     port = listener.getHost().port

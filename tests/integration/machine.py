@@ -586,6 +586,8 @@ class Site:
     """The demo site, in a process of its own."""
 
     def __init__(self, directory: Path, *, delay_ms: int = 0) -> None:
+        #: Latency of each page after a reset.
+        self.delay_ms = delay_ms
         directory.mkdir(parents=True, exist_ok=True)
         port_file = directory / "port"
         self._process = subprocess.Popen(
@@ -607,6 +609,10 @@ class Site:
     def reset(self) -> None:
         """Clear the log, and make the healing pages ill again."""
         self._ask("/_reset", b"")
+
+    def set_latency(self, ms: int) -> None:
+        """Let each page take so much longer, until the next reset."""
+        self._ask(f"/_latency?ms={ms}", b"")
 
     def log(self) -> list[dict[str, Any]]:
         """Every request since the last reset: ``method``, ``path``, ``query``, ``status``, ``start_wall_s`` ..."""

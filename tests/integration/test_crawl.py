@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
 import signal
@@ -16,6 +15,7 @@ from typing import Any, Final
 import pytest
 
 from tests.integration.machine import Finished, Machine, Site, copy_project, wait_for, write_project
+from tests.integration.outcome import dumped_stats, fixed, requests
 from vscrapy import keys
 from vscrapy.states import TaskState
 from vscrapy.store.tasks import TaskRecord
@@ -29,18 +29,6 @@ FEW: Final = ("-s", "CONCURRENT_REQUESTS=4")
 ONE: Final = ("--workers", "1", "-s", "CONCURRENT_REQUESTS=1")
 #: Requests of an endless start() that wait at a time, at most: 1000, and what is on its way.
 MOST_AHEAD: Final = 1500
-
-#: Stats that differ between two runs of "scrapy crawl" itself, or count what is not the crawl.
-VARYING: Final = re.compile(
-    # Times and rates, and the memory of this very process.
-    r"start_time|finish_time|elapsed_time_seconds|\w+_per_minute|memusage/"
-    # Each crawl process logs its own start and end, and counts it.
-    r"|log_count/"
-    # The order of the requests decides from which page, and at which depth, a page is reached first.
-    r"|downloader/request_bytes|request_depth_max"
-)
-#: Twisted repeats requests that were hung up on, as it sees fit.
-REPEATED: Final = re.compile(r"GET /trouble/hangup/")
 
 #: Spiders that each do one thing; the site's pages /trouble/fine/N have any number.
 SHOP: Final = """
@@ -206,26 +194,6 @@ def items(path: Path) -> list[dict[str, Any]]:
 def pages(path: Path) -> list[int]:
     """The pages of the items in a feed, sorted."""
     return sorted(item["page"] for item in items(path))
-
-
-def requests(site: Site) -> Counter[str]:
-    """Method, path and query of each request that the site got, and how often."""
-    found = Counter(f"{entry['method']} {entry['path']}?{entry['query']}" for entry in site.log())
-    return Counter({request: count for request, count in found.items() if not REPEATED.match(request)})
-
-
-def dumped_stats(finished: Finished) -> dict[str, Any]:
-    """The stats that a run has printed; fails unless it printed them once."""
-    assert finished.stderr.count("Dumping Scrapy stats") == 1, finished.stderr
-    found = re.search(r"Dumping Scrapy stats:\n(\{.*?\})\n", finished.stderr, re.DOTALL)
-    assert found is not None, finished.stderr
-    stats: dict[str, Any] = eval(found.group(1), {"datetime": datetime})  # Scrapy prints datetimes.
-    return stats
-
-
-def fixed(stats: dict[str, Any]) -> dict[str, Any]:
-    """The stats that must be the same in two runs."""
-    return {name: value for name, value in stats.items() if not VARYING.match(name)}
 
 
 def live(machine: Machine) -> list[TaskRecord]:

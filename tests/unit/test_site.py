@@ -296,6 +296,19 @@ def test_serve_writes_log_and_port_to_files(tmp_path: Path) -> None:
     assert entry["end_monotonic_s"] - entry["start_monotonic_s"] >= 0.05
 
 
+def test_latency_is_changed_by_an_observer_until_a_reset(client: Client) -> None:
+    """Pages take as long as the observer says; after a reset, as long as at the start."""
+    client.post("/_latency?ms=80")
+    client.get("/quotes/")
+    (slow,) = client.log()["entries"]
+    client.post("/_reset")
+    client.get("/quotes/")
+    (fast,) = client.log()["entries"]
+
+    lasted = [entry["end_monotonic_s"] - entry["start_monotonic_s"] for entry in (slow, fast)]
+    assert lasted[0] >= 0.08 > lasted[1]
+
+
 def test_example_project_does_not_mention_the_package_under_test() -> None:
     """The example is a plain Scrapy project: that is what makes it an example."""
     files = [p for p in EXAMPLE_PROJECT.rglob("*") if p.is_file() and p.suffix != ".pyc"]
