@@ -15,6 +15,8 @@ COMMANDS: Final = {
     "config": "config",
     "shutdown": "shutdown",
     "stop": "stop",
+    "pause": "pause",
+    "resume": "resume",
     "items": "items",
     "-l": "tasks",
     "--list": "tasks",
@@ -68,6 +70,7 @@ vscrapy: scrapy, with crawl and runspider on the workers
   vscrapy -l                    workers and tasks (--json)
   vscrapy -c 7,8                follow the logs of tasks 7 and 8 (also: -c --connect 7,8)
   vscrapy stop 7                end task 7
+  vscrapy pause 7               hold task 7 still; vscrapy resume 7 lets it go on
   vscrapy items 7 -o FILE       fetch the items of task 7
   vscrapy worker --redis URL    be a worker
   vscrapy config                which Redis is used, and why

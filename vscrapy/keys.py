@@ -21,7 +21,7 @@ WORKERS: Final = "{vs}:workers"
 #: HASH ``last_ms`` (any worker's last heartbeat), ``grace_until_ms`` (nobody is reaped before). Lives as
 #: long as the cluster.
 PULSE: Final = "{vs}:pulse"
-#: Channel: a task was submitted or stopped; agents look at once instead of at their next tick.
+#: Channel: a task was submitted, stopped, paused or resumed; agents look at once instead of at their next tick.
 WAKE: Final = "{vs}:wake"
 
 #: Life of what is kept of a finished task (seconds).

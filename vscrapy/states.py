@@ -17,7 +17,7 @@ class TaskState(StrEnum):
     QUEUED = "queued"
     #: At least one crawl process has been started; it may be without one for a while.
     RUNNING = "running"
-    #: No new leases are given; it goes on after ``resume``.
+    #: No leases are given and no crawl process is started; it goes on after ``resume``.
     PAUSED = "paused"
     #: A reason to end is known; crawl processes are closing their spiders.
     STOPPING = "stopping"
@@ -27,9 +27,9 @@ class TaskState(StrEnum):
 
 #: From each state, the states that may follow it.
 MOVES: Final[dict[TaskState, frozenset[TaskState]]] = {
-    TaskState.QUEUED: frozenset({TaskState.RUNNING, TaskState.FINISHED}),
+    TaskState.QUEUED: frozenset({TaskState.RUNNING, TaskState.PAUSED, TaskState.FINISHED}),
     TaskState.RUNNING: frozenset({TaskState.PAUSED, TaskState.STOPPING, TaskState.FINISHED}),
-    TaskState.PAUSED: frozenset({TaskState.RUNNING, TaskState.STOPPING, TaskState.FINISHED}),
+    TaskState.PAUSED: frozenset({TaskState.QUEUED, TaskState.RUNNING, TaskState.STOPPING, TaskState.FINISHED}),
     TaskState.STOPPING: frozenset({TaskState.FINISHED}),
     TaskState.FINISHED: frozenset(),
 }

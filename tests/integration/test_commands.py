@@ -193,7 +193,7 @@ def test_ctrl_c_on_connect_only_detaches_and_says_so(cluster: Machine, slow_site
     stop(cluster, *tasks)
 
 
-@pytest.mark.parametrize("command", [["-c"], ["stop"], ["items"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["-c"], ["stop"], ["pause"], ["resume"], ["items"]], ids=" ".join)
 def test_unknown_task_is_told_in_one_line(cluster: Machine, command: list[str]) -> None:
     """Which task there is not, and how to see which there are."""
     finished = cluster.run(["vscrapy", *command, "4711"])
@@ -202,7 +202,7 @@ def test_unknown_task_is_told_in_one_line(cluster: Machine, command: list[str]) 
     assert finished.stderr == "vscrapy: task 4711 does not exist (any more); 'vscrapy -l' lists the tasks\n"
 
 
-@pytest.mark.parametrize("command", [["-c"], ["stop"], ["items"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["-c"], ["stop"], ["pause"], ["resume"], ["items"]], ids=" ".join)
 def test_word_that_is_no_taskid_is_told_in_one_line(cluster: Machine, command: list[str]) -> None:
     """A word that is not a number is a mistake on the command line, with its exit code."""
     finished = cluster.run(["vscrapy", *command, "books"])

@@ -236,7 +236,7 @@ class FrontierMachine(RuleBasedStateMachine):
             self.start = "lost" if self.start == "running" else self.start
         if self.idle_owner is member:
             self.idle_owner = None
-        if self.state is TaskState.RUNNING:
+        if self.state in (TaskState.RUNNING, TaskState.PAUSED):
             self.crashes += how == "crashed"
             if how == "failed" or self.crashes >= MOST_CRASHES:
                 self.state, self.exit_code = TaskState.STOPPING, 1
@@ -267,12 +267,27 @@ class FrontierMachine(RuleBasedStateMachine):
     @rule(mode=st.sampled_from(StopMode), reason=st.sampled_from(["shutdown", "closespider_itemcount"]))
     def stop(self, mode: StopMode, reason: str) -> None:
         """Somebody ends the task."""
-        if self.state in ACTIVE:
+        if self.state in (*ACTIVE, TaskState.PAUSED):
             self.state, self.reason, self.stop_mode = TaskState.STOPPING, reason, mode
         elif self.state is TaskState.STOPPING and mode is StopMode.FORCED:
             self.stop_mode = mode
         self.end_if_empty()
         assert Tasks(self.store).stop(self.taskid, reason=reason, mode=mode) is self.state
+
+    @rule()
+    def pause(self) -> None:
+        """Somebody holds the task still."""
+        is_changed = self.state in ACTIVE
+        self.state = TaskState.PAUSED if is_changed else self.state
+        assert Tasks(self.store).pause(self.taskid) == (is_changed, self.state)
+
+    @rule()
+    def resume(self) -> None:
+        """Somebody lets it go on."""
+        is_changed = self.state is TaskState.PAUSED
+        if is_changed:
+            self.state = TaskState.RUNNING if self.members or self.gone else TaskState.QUEUED
+        assert Tasks(self.store).resume(self.taskid) == (is_changed, self.state)
 
     # --- the model
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.integration.support import Process, request, running, submit
@@ -9,6 +11,7 @@ from vscrapy import keys
 from vscrapy.errors import ProtocolMismatch, TaskGone
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
+from vscrapy.store.frontier import Result
 from vscrapy.store.streams import EndRecord, Streams
 from vscrapy.store.tasks import Subscription, TaskRecord, Tasks
 from vscrapy.store.workers import Workers
@@ -145,6 +148,61 @@ def test_stop_of_a_task_that_is_not_there_is_told(tasks: Tasks) -> None:
         tasks.stop(7, reason="shutdown", mode=StopMode.GRACEFUL)
 
 
+# --- pause and resume -----------------------------------------------------------------------------------------------
+
+
+def test_paused_task_gives_what_waits_again_after_resume(store: Store, tasks: Tasks) -> None:
+    """Leases can be given back while it is paused, and come again in their order."""
+    process = running(store, submit(store), is_lifo=False)
+    process.feed(request("1"), request("2"))
+    leases = process.commit(wanted=2).leases
+    tasks.pause(process.taskid)
+    held = process.commit(*(Result("back", lease.id) for lease in leases), wanted=2)
+    assert (held.state, held.leases, held.queued) == (TaskState.PAUSED, [], 2)
+    tasks.resume(process.taskid)
+    assert process.lease(2) == ["1", "2"]
+
+
+def test_paused_task_that_is_idle_is_not_told_before_resume(store: Store, tasks: Tasks) -> None:
+    """A task does not end while it is held still."""
+    process = running(store, submit(store))
+    tasks.pause(process.taskid)
+    told = [process.commit(Result("started")).is_idle]
+    tasks.resume(process.taskid)
+    assert [*told, process.commit().is_idle] == [False, True]
+
+
+def test_paused_task_without_a_process_takes_one_after_resume(store: Store, tasks: Tasks) -> None:
+    """A crash while it is paused leaves it without one; it grows again when it goes on."""
+    process = running(store, submit(store))
+    tasks.pause(process.taskid)
+    process.leave("crashed")
+    seen = [(tasks.record(process.taskid).is_growing, Process(store, process.taskid).claim() > 0)]
+    tasks.resume(process.taskid)
+    seen.append((tasks.record(process.taskid).is_growing, Process(store, process.taskid).claim() > 0))
+    assert seen == [(False, False), (True, True)]
+
+
+@pytest.mark.parametrize("call", [Tasks.pause, Tasks.resume])
+def test_pause_or_resume_of_a_task_that_is_not_there_makes_no_record(
+    store: Store, tasks: Tasks, call: Callable[[Tasks, int], object]
+) -> None:
+    """There is nothing to turn, and nothing is left behind."""
+    with pytest.raises(TaskGone):
+        call(tasks, 7)
+    assert not store.client.exists(keys.task(7))
+
+
+def test_pause_says_whether_it_was_this_call(store: Store, tasks: Tasks) -> None:
+    """So that a log tells it once, however often somebody pauses."""
+    taskid = submit(store)
+    calls = [tasks.pause(taskid), tasks.pause(taskid), tasks.resume(taskid), tasks.resume(taskid)]
+    assert calls == [
+        *((True, TaskState.PAUSED), (False, TaskState.PAUSED)),
+        *((True, TaskState.QUEUED), (False, TaskState.QUEUED)),
+    ]
+
+
 # --- registries -----------------------------------------------------------------------------------------------------
 
 
@@ -212,16 +270,20 @@ def test_sender_is_seen_as_long_as_it_is_subscribed(store: Store, tasks: Tasks) 
     assert counts == [{7: 0, 8: 0}, {7: 1, 8: 0}, {7: 0, 8: 0}]
 
 
-@pytest.mark.parametrize("call", ["submit", "stop"])
+@pytest.mark.parametrize("call", ["submit", "stop", "pause", "resume"])
 def test_agents_are_woken(store: Store, tasks: Tasks, call: str) -> None:
-    """A task that comes or ends is not found at the next look only."""
+    """A task that comes, goes on or ends is not found at the next look only."""
     taskid = submit(store)
+    if call == "resume":
+        tasks.pause(taskid)
     bell = Subscription(store, keys.WAKE)
     bell.keep(wait_s=0.1)
     if call == "submit":
         submit(store)
-    else:
+    elif call == "stop":
         tasks.stop(taskid, reason="shutdown", mode=StopMode.GRACEFUL)
+    else:
+        getattr(tasks, call)(taskid)
     assert bell.keep(wait_s=5)
     bell.close()
 

@@ -1,14 +1,17 @@
-"""What the commands that only look at the store have in common: which Redis, and which tasks."""
+"""What the commands that only talk with the store have in common: which Redis, which tasks, a word in their logs."""
 
 from __future__ import annotations
 
 import argparse
 import re
+import time
 
 from vscrapy import config, embedded
 from vscrapy.errors import ConfigError, StoreUnavailable
 from vscrapy.model import Endpoint
 from vscrapy.store.base import Store
+from vscrapy.store.streams import Streams
+from vscrapy.wire import LogLine
 
 
 def endpoint(opts: argparse.Namespace) -> Endpoint:
@@ -51,3 +54,8 @@ def taskids(words: list[str]) -> list[int]:
         if not word.isdecimal() or int(word) < 1:
             raise ConfigError(f"{word!r} is not a taskid; a taskid is a number, 'vscrapy -l' lists them")
     return list(dict.fromkeys(int(word) for word in found))
+
+
+def say_in_log(store: Store, taskid: int, words: str) -> None:
+    """Put a line of vscrapy's own into a task's log, for its sender and all who follow it."""
+    Streams(store).append_log(taskid, [LogLine("err", f"vscrapy: {words}\n", time.time())])

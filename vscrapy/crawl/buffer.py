@@ -62,13 +62,22 @@ class Buffer:
         """Leases that wait."""
         return self._n_leases
 
+    def take_leases(self) -> list[Lease]:
+        """Take out the leases; requests that stay here stay."""
+        all_ = [entry[-1] for entry in self._heap]
+        self._heap = [entry for entry in self._heap if not isinstance(entry[-1], Lease)]
+        heapq.heapify(self._heap)
+        if isinstance(self._chosen, Lease):
+            all_.append(self._chosen)
+            self._chosen = None
+        self._n_leases = 0
+        return [found for found in all_ if isinstance(found, Lease)]
+
     def clear(self) -> list[Lease]:
         """Take out everything; the leases among it."""
-        all_ = [self._chosen, *(entry[-1] for entry in self._heap)]
-        leases = [found for found in all_ if isinstance(found, Lease)]
+        leases = self.take_leases()
         self._heap.clear()
         self._chosen = None
-        self._n_leases = 0
         return leases
 
     def __len__(self) -> int:

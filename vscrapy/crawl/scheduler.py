@@ -88,6 +88,7 @@ class Scheduler(BaseScheduler):
         self._queued = 0
         self._n_open_results = 0
         self._is_task_idle = False
+        self._is_paused = False
         self._is_asking = False
         self._starved_from_s: float | None = None
         self._is_leaving = False
@@ -189,7 +190,8 @@ class Scheduler(BaseScheduler):
         if self._is_strict and not self._is_engine_waiting:
             self._n_awaited = self._n_open_results
         # In Scrapy's very order, what came of the last pages is put in before the next one is chosen.
-        while not self._n_awaited and (found := self._buffer.pop()) is not None:
+        is_held = self._is_paused or self._n_awaited > 0
+        while not is_held and (found := self._buffer.pop()) is not None:
             if isinstance(found, Lease):
                 request = self._decode(found)
                 if request is None:
@@ -227,6 +229,7 @@ class Scheduler(BaseScheduler):
     def _on_joined(self, joined: Joined) -> None:
         skip = joined.start_from
         self._reads_start = skip is not None
+        self._is_paused = joined.state is TaskState.PAUSED
         self._hooks.replace_start(None if skip is None else lambda start: self._read_start(start, skip))
         assert self._opened is not None
         self._opened.callback(None)
@@ -257,7 +260,10 @@ class Scheduler(BaseScheduler):
                 self._put([Result("back", lease.id) for lease in reply.leases])
             else:
                 self._buffer.add(reply.leases)
-        if self._is_strict and self._is_engine_waiting and not self._n_awaited:
+        was_paused, self._is_paused = self._is_paused, reply.state is TaskState.PAUSED
+        if self._is_paused:
+            self._put([Result("back", lease.id) for lease in self._buffer.take_leases()])
+        elif self._is_strict and self._is_engine_waiting and not self._n_awaited:
             self._buffer.choose()
         was_idle, self._is_task_idle = self._is_task_idle, reply.is_idle
         if self._start_gate is not None and self._is_start_wanted():
@@ -268,10 +274,14 @@ class Scheduler(BaseScheduler):
         has_nothing = not (reply.leases or self._origins or self._buffer or self._n_open_results)
         if wanted:
             # Others work, and this process gets nothing: not the pause of a site whose last process has died.
-            self._watch_hunger(is_starved=has_nothing and reply.queued > 0 and reply.leased > 0)
-        if reply.is_start_lost and has_nothing and reply.queued == 0:
+            self._watch_hunger(
+                is_starved=has_nothing and reply.queued > 0 and reply.leased > 0 and not self._is_paused
+            )
+        if reply.is_start_lost and has_nothing and reply.queued == 0 and not self._is_paused:
             self.leave()  # the process that takes this one's place runs start() on
-        if reply.leases or (reply.is_idle and not was_idle) or (self._is_strict and self._buffer):
+        is_choice_there = self._is_strict and bool(self._buffer)
+        has_gone_on = was_paused and not self._is_paused
+        if reply.leases or (reply.is_idle and not was_idle) or has_gone_on or is_choice_there:
             self._hooks.wake()
         else:
             self._ask()
@@ -500,6 +510,7 @@ class Scheduler(BaseScheduler):
     async def _read_start(self, outputs: AsyncIterator[Any], skip: int) -> AsyncIterator[Any]:
         """Read ``start()``: skip what is committed, mark where each output comes from, and do not run ahead."""
         try:
+            await self._start_turn()
             async for output in outputs:
                 if skip:
                     skip -= 1
@@ -511,16 +522,24 @@ class Scheduler(BaseScheduler):
                 if isinstance(output, Request):
                     origin.is_finished = True
                     self._start_outputs.settle()
-                if not self._is_start_wanted():
-                    self._start_gate = Deferred()
-                    await maybe_deferred_to_future(self._start_gate)
+                await self._start_turn()
         except Exception:
-            # The engine tells of it; what was read before counts, and more does not come.
-            self._start_outputs.exhausted()
+            # The engine tells of it; what was read before counts, and more does not come. A process that leaves is
+            # not at the end: without asyncio its cancelled wait is an ordinary exception, and another reads on.
+            if not self._hooks.is_closing:
+                self._start_outputs.exhausted()
             raise
         self._start_outputs.exhausted()
 
+    async def _start_turn(self) -> None:
+        """Wait until ``start()`` is wanted."""
+        if not self._is_start_wanted():
+            self._start_gate = Deferred()
+            await maybe_deferred_to_future(self._start_gate)
+
     def _is_start_wanted(self) -> bool:
+        if self._is_paused:
+            return False
         # Not what waits for a commit, which the session takes while start() is read: without a pause, no reply
         # would be heard, and no page either.
         n_open = self._n_open_results + self._start_outputs.n_open

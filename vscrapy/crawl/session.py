@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy.errors import Fenced, StoreRefused, StoreUnavailable, TaskGone
-from vscrapy.states import StopMode
+from vscrapy.states import StopMode, TaskState
 from vscrapy.store.frontier import Committed, Frontier, Joined, Limits, Result, StatsDelta
 
 if TYPE_CHECKING:
@@ -257,6 +257,10 @@ class Session:
 
     def _pace(self, reply: Committed, wanted: int) -> None:
         """After an empty reply, wait before asking again; results that are committed ask along at once."""
+        if reply.state is TaskState.PAUSED:
+            self._hungry_pause_s = 0.0
+            self._hungry_from_s = time.monotonic() + LOOK_S
+            return
         if not wanted:
             if reply.queued:
                 self._hungry_from_s = 0.0  # these results had requests, or somebody's had: the next to ask gets some

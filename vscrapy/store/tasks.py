@@ -213,6 +213,38 @@ class Tasks:
         self.wake()
         return TaskState(state)
 
+    def pause(self, taskid: int) -> tuple[bool, TaskState]:
+        """
+        Hold the task still. Safe to call again.
+
+        Returns:
+            Did it go on until now? And its state after the call.
+
+        Raises:
+            TaskGone: There is no such task.
+        """
+        return self._turn("pause", taskid)
+
+    def resume(self, taskid: int) -> tuple[bool, TaskState]:
+        """
+        Let a paused task go on. Safe to call again.
+
+        Returns:
+            Was it paused? And its state after the call.
+
+        Raises:
+            TaskGone: There is no such task.
+        """
+        return self._turn("resume", taskid)
+
+    def _turn(self, script: str, taskid: int) -> tuple[bool, TaskState]:
+        changed, state = self._store.run(script, [keys.task(taskid)], [])
+        if not state:
+            raise TaskGone(f"task {taskid} does not exist (any more); 'vscrapy -l' lists the tasks")
+        if changed:
+            self.wake()
+        return bool(changed), TaskState(text(state))
+
     def archive(self, record: TaskRecord) -> None:
         """Move a finished task from the registry of live tasks to that of finished ones. Safe to repeat."""
         pipeline = self._store.client.pipeline(transaction=True)

@@ -1,4 +1,4 @@
-"""The bell: a thread that hears on ``keys.WAKE`` that a task was submitted or stopped."""
+"""The bell: a thread that hears on ``keys.WAKE`` that a task was submitted, or what has become of it."""
 
 from __future__ import annotations
 
