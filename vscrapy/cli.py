@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "pause": "pause",
     "resume": "resume",
     "items": "items",
+    "stats": "stats",
     "-l": "tasks",
     "--list": "tasks",
     "-c": "connect",
@@ -72,6 +73,7 @@ vscrapy: scrapy, with crawl and runspider on the workers
   vscrapy stop 7                end task 7
   vscrapy pause 7               hold task 7 still; vscrapy resume 7 lets it go on
   vscrapy items 7 -o FILE       fetch the items of task 7
+  vscrapy stats 7               its stats, and what each worker has done (--json)
   vscrapy worker --redis URL    be a worker
   vscrapy config                which Redis is used, and why
   vscrapy shutdown              end the embedded server and its local worker

@@ -84,6 +84,16 @@ def stat_values(taskid: int) -> str:
     return prefix(taskid) + "stat_values"
 
 
+def final_stats(taskid: int) -> str:
+    """STRING, JSON of the stats that home has dumped. Life: ``FINISHED_TTL_S``."""
+    return prefix(taskid) + "final_stats"
+
+
+def counts(taskid: int) -> str:
+    """HASH "what worker" -> number: requests done, errors logged and items, by worker. As :func:`stats`."""
+    return prefix(taskid) + "counts"
+
+
 def limits(taskid: int) -> str:
     """HASH downloader slot -> "most:delay_ms", of slots with limits of their own. Live."""
     return prefix(taskid) + "limits"

@@ -50,6 +50,11 @@ def _decode_value(value: Any) -> Any:
     return [_decode_value(part) for part in value] if isinstance(value, list) else value
 
 
+def decode_values(text: str) -> dict[str, Any]:
+    """Read what :func:`encode_values` gave; what travelled as its ``repr`` stays that text."""
+    return {name: _decode_value(value) for name, value in json.loads(text).items()}
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

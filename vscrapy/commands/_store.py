@@ -42,6 +42,19 @@ def store(opts: argparse.Namespace) -> Store:
     return made
 
 
+def taskid(word: str) -> int:
+    """
+    Read one taskid.
+
+    Raises:
+        ConfigError: The word is not one.
+    """
+    found = taskids([word])
+    if len(found) != 1:
+        raise ConfigError(f"{word!r} is not one taskid; a taskid is a number, 'vscrapy -l' lists them")
+    return found[0]
+
+
 def taskids(words: list[str]) -> list[int]:
     """
     Read taskids, with commas or spaces between them.

@@ -8,19 +8,15 @@ import sys
 from dataclasses import asdict
 from typing import Any, Final
 
-from rich.console import Console
 from rich.table import Table
 
 from vscrapy import config, embedded
-from vscrapy.commands import _store
+from vscrapy.commands import _store, _tables
 from vscrapy.store.tasks import TaskRecord, Tasks
 from vscrapy.store.workers import WorkerRecord, Workers
 
 #: Finished tasks that are shown.
 MOST_FINISHED: Final = 10
-
-#: Width of the tables where there is no terminal (columns).
-WIDTH: Final = 120
 
 
 def run(argv: list[str]) -> int:
@@ -49,7 +45,7 @@ def run(argv: list[str]) -> int:
         json.dump(shown, sys.stdout, indent=2)
         print()
         return 0
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console = _tables.console()
     console.print(f"Redis: {config.redact(store.endpoint.url)} (from {store.endpoint.source})", soft_wrap=True)
     if store.endpoint.source == "embedded":
         console.print(embedded.describe(config.home()), soft_wrap=True)
@@ -85,18 +81,8 @@ def _ago(since_ms: int, now_ms: int) -> str:
     return f"{seconds // 3600} h" if seconds < 172_800 else f"{seconds // 86_400} d"
 
 
-def _table(title: str, left: str, right: str, order: str) -> Table:
-    """A table without lines; text columns fold where the terminal is narrow, numbers never do."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.collapse_padding = True
-    for name in order.split():
-        is_text = name in left.split()
-        table.add_column(name, justify="left" if is_text else "right", no_wrap=name in right.split(), overflow="fold")
-    return table
-
-
 def _worker_table(workers: list[WorkerRecord], now_ms: int) -> Table:
-    table = _table(
+    table = _tables.table(
         f"workers: {len(workers)}",
         left="worker state host version",
         right="procs slots pid up seen",
@@ -118,7 +104,7 @@ def _worker_table(workers: list[WorkerRecord], now_ms: int) -> Table:
 
 
 def _task_table(records: list[TaskRecord], now_ms: int) -> Table:
-    table = _table(
+    table = _tables.table(
         f"tasks: {len(records)}",
         left="spider state sender",
         right="task age pages items errors queued flight procs",

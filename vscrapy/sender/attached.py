@@ -31,7 +31,7 @@ from vscrapy.sender.presence import Presence
 from vscrapy.sender.submit import Order, project_dir, submit
 from vscrapy.sender.terminal import Terminal
 from vscrapy.states import Reason, StopMode
-from vscrapy.stats import merge
+from vscrapy.stats import encode_values, merge
 from vscrapy.store.base import Store
 from vscrapy.store.connection import require_server
 from vscrapy.store.files import Files
@@ -39,6 +39,7 @@ from vscrapy.store.tasks import Tasks
 
 if TYPE_CHECKING:
     from scrapy import Spider
+    from scrapy.crawler import Crawler
     from scrapy.settings import BaseSettings, Settings
 
     from vscrapy.model import Endpoint
@@ -112,6 +113,7 @@ class AttachedCrawl:
         if self._presence is not None:
             self._presence.stop()
             self._outputs.keep()
+            self._keep_stats(crawler)
         if self._taskid and not self._has_ended.is_set():
             # Home broke down before the task's end, for instance in a pipeline's open_spider.
             self._stop(Reason.FAILED, StopMode.GRACEFUL)
@@ -219,6 +221,15 @@ class AttachedCrawl:
             self._terminal.tell(f"{error}; the stats are not complete")
             counted, values = {}, []
         return merge(counted, values, reason=reason)
+
+    def _keep_stats(self, crawler: Crawler) -> None:
+        """Leave on Redis what was dumped here: home's own stats are in it."""
+        if not self._has_ended.is_set() or crawler.stats is None:
+            return
+        try:
+            self._tasks.keep_stats(self._taskid, encode_values(crawler.stats.get_stats()))
+        except (StoreUnavailable, StoreRefused) as error:
+            self._terminal.tell(f"{error}; 'vscrapy stats {self._taskid}' will lack what feeds and pipelines counted")
 
     def _obey(self) -> None:
         """Carry out what the user's signals ask for; when Redis is away, as soon as it is back."""

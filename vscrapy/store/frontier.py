@@ -241,6 +241,7 @@ class Frontier:
                 keys.stat_values(task),
                 keys.facts(task),
                 keys.fact_versions(task),
+                keys.counts(task),
             ],
             args,
         )

@@ -294,6 +294,16 @@ class Tasks:
         numbers = {name: _number(number) for name, number in counted.items()}
         return numbers, [json.loads(value) for _, value in sorted(values.items())]
 
+    def keep_stats(self, taskid: int, values: str) -> None:
+        """Keep the stats that home has dumped, as JSON; they are the last word. Safe to repeat."""
+        with translate(self._store.endpoint):
+            self._store.client.set(keys.final_stats(taskid), values, ex=keys.FINISHED_TTL_S)
+
+    def kept_stats(self, taskid: int) -> str:
+        """The stats that home has dumped, as JSON; '' when there are none."""
+        with translate(self._store.endpoint):
+            return text(self._store.client.get(keys.final_stats(taskid)))
+
 
 def _number(value: str) -> int | float:
     try:

@@ -13,6 +13,7 @@
 -- KEYS[6]  stat values (HASH)
 -- KEYS[7]  facts (HASH)
 -- KEYS[8]  fact versions (ZSET)
+-- KEYS[9]  what each worker has done (HASH)
 -- ARGV[1]  the task's key prefix; queues and seen sets are named from it
 -- ARGV[2]  process
 -- ARGV[3]  number of this commit, 1, 2, 3 ...
@@ -76,6 +77,15 @@ local function settle_local(locals, claim, queue, seen, member, process)
     return true
 end
 
+-- A worker has done so much more.
+local function count_work(key, worker, counts)
+    for what, n in pairs(counts) do
+        if n ~= 0 then
+            redis.call('HINCRBY', key, what .. ' ' .. worker, string.format('%d', n))
+        end
+    end
+end
+
 local task_key, prefix, process = KEYS[1], ARGV[1], ARGV[2]
 local state = redis.call('HGET', task_key, 'state')
 if not state then
@@ -128,15 +138,18 @@ else
         lower_share(prefix, ARGV[at], process, ARGV[at + 1])
         at = at + 2
     end
-    local counted = tonumber(ARGV[at])
+    local counted, n_errors = tonumber(ARGV[at]), 0
     at = at + 1
     for _ = 1, counted do
         local name, operation, number = ARGV[at], ARGV[at + 1], ARGV[at + 2]
         at = at + 3
         count_stat(KEYS[5], name, operation, number)
+        if name == 'log_count/ERROR' and operation == '+' then
+            n_errors = n_errors + tonumber(number)
+        end
     end
 
-    local groups, order, backs, index, queued, leased, acknowledged = {}, {}, {}, 0, 0, 0, 0
+    local groups, order, backs, index, queued, leased, acknowledged, items = {}, {}, {}, 0, 0, 0, 0, 0
     local results = tonumber(ARGV[at])
     at = at + 1
     for _ = 1, results do
@@ -145,6 +158,7 @@ else
         at = at + 5
         if batch ~= '' then
             redis.call('XADD', KEYS[4], '*', 'n', n_items, 'items', batch)
+            items = items + n_items
         end
         for _ = 1, n_requests do
             local slot, queue, bucket, member, payload =
@@ -313,6 +327,7 @@ else
     if acknowledged > 0 then
         redis.call('HSET', task_key, 'crashes', 0)
     end
+    count_work(KEYS[9], record.worker, {done = acknowledged, errors = n_errors, items = items})
 end
 
 -- The end is counted: nothing waits, nothing is leased or stays on a process, start() is exhausted. One process is

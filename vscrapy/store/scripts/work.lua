@@ -1,0 +1,14 @@
+#!lua flags=no-writes
+-- What each worker has done for a task, and what it has in hand, at one moment.
+--
+-- KEYS[1]  processes (HASH)
+-- KEYS[2]  what each worker has done (HASH)
+-- ARGV[1]  the task's key prefix; the processes' leases are named from it
+-- Returns {counts, held}: counts: 'what worker', number, ...; held: for each process its worker and its leases,
+-- worker, number, ...
+local processes, held = redis.call('HGETALL', KEYS[1]), {}
+for at = 1, #processes, 2 do
+    held[#held + 1] = cjson.decode(processes[at + 1]).worker
+    held[#held + 1] = redis.call('HLEN', ARGV[1] .. 'leases:' .. processes[at])
+end
+return {redis.call('HGETALL', KEYS[2]), held}
