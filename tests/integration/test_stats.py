@@ -78,10 +78,10 @@ def test_stats_are_live(machine: Machine, slow_site: Site, shop: Path) -> None:
     assert machine.run(command, shop).exit_code == 0
     wait_for(lambda: machine.tasks.record(1).items > 20 and machine.tasks.record(1).processes == 2)
 
-    def found_both() -> dict[str, Any] | None:
+    def found_both() -> dict[str, Any]:
         found = stats_of(machine, 1)
         workers = found["workers"]
-        return found if len(workers) == 2 and all(part["in_flight"] and part["done"] for part in workers) else None
+        return found if len(workers) == 2 and all(part["in_flight"] and part["done"] for part in workers) else {}
 
     found = wait_for(found_both, what="both workers have requests in flight")
     assert [part["worker"] for part in found["workers"]] == ["w1", "w2"]
