@@ -11,6 +11,7 @@ import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec, RegexPattern
@@ -127,6 +128,12 @@ _OUTPUTS = _compile(
 )
 
 
+@lru_cache(4096)
+def is_cache(name: str, *, is_directory: bool) -> bool:
+    """Is this the name of a cache, which is no part of a project?"""
+    return any(rule.matches(name, is_directory=is_directory) for rule in _OUTPUTS)
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """All that is in force in one directory, outermost first."""
@@ -146,7 +153,7 @@ class Rules:
         verdict = _last_verdict(self.ours, path, is_directory)
         if verdict is not None:
             return verdict
-        if is_parent_ignored or any(rule.matches(path.name, is_directory=is_directory) for rule in _OUTPUTS):
+        if is_parent_ignored or is_cache(path.name, is_directory=is_directory):
             return True
         return bool(_last_verdict(self.git, path, is_directory))
 

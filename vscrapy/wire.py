@@ -222,11 +222,20 @@ class WrittenFile:
     content: bytes
     #: The crawl process's number in its task.
     process: int
+    is_executable: bool = False
+    #: Where *content* begins in the process's own file; 0 for the whole of it.
+    position: int = 0
+    #: The file is only added to, and *content* is what was added.
+    is_added: bool = False
+    #: The process has made the file, or written it anew, before it was added to.
+    is_renewed: bool = False
 
 
 def encode_file(file: WrittenFile, key: bytes) -> bytes:
     """Turn a file into a signed payload."""
-    head = json.dumps({"path": file.path, "process": file.process}).encode()
+    head = json.dumps(
+        [file.path, file.process, file.is_executable, file.position, file.is_added, file.is_renewed]
+    ).encode()
     return sign(key, Kind.FILE, _deflate(len(head).to_bytes(4, "big") + head + file.content))
 
 
@@ -239,8 +248,10 @@ def decode_file(signed: bytes, key: bytes) -> WrittenFile:
     """
     payload = _inflate(verify(key, Kind.FILE, signed))
     end = 4 + int.from_bytes(payload[:4], "big")
-    head = json.loads(payload[4:end])
-    return WrittenFile(str(head["path"]), payload[end:], int(head["process"]))
+    path, process, is_executable, position, is_added, is_renewed = json.loads(payload[4:end])
+    return WrittenFile(
+        str(path), payload[end:], int(process), bool(is_executable), int(position), bool(is_added), bool(is_renewed)
+    )
 
 
 def encode_job(job: dict[str, Any], key: bytes) -> bytes:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy.crawl.log import Channel, install_streams
-from vscrapy.errors import StoreRefused, StoreUnavailable
 from vscrapy.model import Endpoint
+from vscrapy.wire import WrittenFile, encode_file
 
 if TYPE_CHECKING:
     from scrapy import Spider
@@ -84,6 +85,7 @@ def _enter(directory: Path, job: dict[str, Any]) -> None:
 
 def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     from vscrapy import internals
+    from vscrapy.crawl.opened import Opened
     from vscrapy.crawl.place import Place
     from vscrapy.crawl.written import Written
     from vscrapy.store.base import Store
@@ -104,7 +106,10 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     )
     place.listen()
     place.take_signals()
-    written = Written(Path(spec["directory"], "project"))
+    project = Path(spec["directory"], "project")
+    opened = Opened(project, Path(spec["directory"]))
+    written = Written(project, opened, _shipped(job))
+    opened.watch()
     settings = _settings(job)
     _log_to(place, settings)
     _take_over(settings, place, job)
@@ -113,24 +118,37 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     _log_to(place, crawler.settings)
     place.handler.hide_pipelines = job["pipelines"] == "home"
     process.crawl(crawler, **job["spider_args"])
+    if job["takes_files"]:
+        _send_files(written, place, Files(store), crawler.settings, job)
     process.start(install_signal_handlers=False)
     if place.scheduler is not None:
         place.scheduler.finish(timeout_s=LAST_STATS_S)
-        if job["takes_files"]:
-            _send_files(written, place, Files(store), crawler.settings)
+        written.finish()
     return FAILED if process.bootstrap_failed else 0
 
 
-def _send_files(written: Written, place: Place, files: Files, settings: BaseSettings) -> None:
-    """Send home what the spider has left in its directory; without Redis it stays, and is named."""
+def _shipped(job: dict[str, Any]) -> dict[str, str]:
+    """SHA-256 of the project's files, by path."""
+    from vscrapy.bundle import manifest_from_json
+
+    roots = manifest_from_json(job["manifest"]).roots
+    return {file.path: file.sha256 for root in roots if root.name == "project" for file in root.files}
+
+
+def _send_files(written: Written, place: Place, files: Files, settings: BaseSettings, job: dict[str, Any]) -> None:
+    """Begin to send home what the project writes into its directory."""
     from vscrapy.crawl.written import FILES_LIMIT_BYTES
 
-    limit = settings.getint("VSCRAPY_FILES_LIMIT", FILES_LIMIT_BYTES)
-    try:
-        written.send(files, place.taskid, place.process, place.number, place.key, limit_bytes=limit)
-    except (StoreUnavailable, StoreRefused, OSError) as error:
-        names = ", ".join(path.name for path in written.new())
-        logging.getLogger("vscrapy").error("vscrapy: files stay on the worker (%s): %s", names, error)
+    def put(file: WrittenFile) -> bool:
+        return files.put(place.taskid, place.process, encode_file(file, place.key))
+
+    written.begin(
+        put,
+        number=place.number,
+        worker=place.worker,
+        is_same_host=job["host"] == socket.gethostname(),
+        limit_bytes=settings.getint("VSCRAPY_FILES_LIMIT", FILES_LIMIT_BYTES),
+    )
 
 
 def _settings(job: dict[str, Any]) -> Settings:

@@ -154,7 +154,9 @@ class AttachedCrawl:
             submitted.key,
             project_dir() or Path.cwd(),
             tell=self._terminal.tell,
+            came=self._outputs.came,
         )
+        self._files.begin()
         self._follower = Follower(
             self._endpoint, submitted.taskid, self._terminal, home=Taker(self._home.take, self._home.done)
         )
@@ -207,12 +209,14 @@ class AttachedCrawl:
     def _take_files(self) -> None:
         assert self._files is not None
         try:
-            n_files = self._files.take_all()
+            n_files = self._files.finish()
         except (StoreUnavailable, StoreRefused) as error:
             self._terminal.tell(f"{error}; files of the crawl processes stay there")
         else:
             if n_files:
-                self._terminal.tell(f"{n_files} files that the crawl wrote are in {project_dir() or Path.cwd()}")
+                noun = "file" if n_files == 1 else "files"
+                verb = "is" if n_files == 1 else "are"
+                self._terminal.tell(f"{n_files} {noun} that the crawl wrote {verb} in {project_dir() or Path.cwd()}")
 
     def _stats(self, reason: str) -> dict[str, Any]:
         try:

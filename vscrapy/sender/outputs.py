@@ -1,7 +1,8 @@
 """
 Outputs of earlier runs, which do not travel: the files that a sender's own process wrote below its project.
 
-Feeds, pipelines' files and databases are seen as they are opened. Which they were is remembered per project.
+Feeds, pipelines' files and databases are seen as they are opened. Which they were is remembered per project. What
+came home from crawl processes travels again, for a spider may look for it; but of much of it, the largest stay.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any, Final
 
 from vscrapy import config
 
+#: Most that travels again of what came home from crawl processes (bytes).
+CAME_LIMIT_BYTES: Final = 16 * 1024 * 1024
 #: Python's caches are no output.
 _NOT_OUTPUT: Final = ("__pycache__", ".pyc")
 
@@ -26,6 +29,7 @@ class Outputs:
         self._project = project.resolve()
         self._file = config.ensure_home() / "outputs.json"
         self._written: set[str] = set()
+        self._came: set[str] = set()
 
     def watch(self) -> None:
         """From now on, note what this process opens to write. It cannot be undone: once per process."""
@@ -39,7 +43,7 @@ class Outputs:
             else:
                 return
             path = os.path.abspath(name)
-            if path.startswith(prefix) and not any(part in path for part in _NOT_OUTPUT):
+            if path.startswith(prefix) and path not in self._came and not any(part in path for part in _NOT_OUTPUT):
                 self._written.add(path)
 
         sys.addaudithook(hear)
@@ -48,25 +52,47 @@ class Outputs:
         """Also these are outputs."""
         self._written.update(str(path) for path in paths)
 
-    def earlier(self, *, but: Iterable[str]) -> list[Path]:
+    def came(self, path: Path) -> None:
+        """A crawl process has written this file, and it is about to be written here."""
+        self._came.add(os.path.abspath(path))
+
+    def earlier(self, *, but: Iterable[str], came_limit_bytes: int = CAME_LIMIT_BYTES) -> list[Path]:
         """
-        The outputs of earlier runs that are still there.
+        The outputs of earlier runs that are still there, and do not travel.
 
         Args:
             but: Words of the command line: an output that one of them names is an input of this run.
+            came_limit_bytes: Most that travels again of what came home from crawl processes.
         """
-        known = self._read().get(str(self._project), [])
         words = list(but)
-        return [Path(path) for path in known if os.path.exists(path) and not _is_named(path, words)]
+        written, came = ([path for path in known if not _is_named(path, words)] for known in self._known())
+        sizes = sorted((os.path.getsize(path), path) for path in came)
+        left_bytes = came_limit_bytes
+        for size, path in sizes:
+            left_bytes -= size
+            if left_bytes < 0:
+                written.append(path)
+        return [Path(path) for path in written]
 
     def keep(self) -> None:
         """Remember what was written, with what was known before."""
+        written, came = map(set, self._known())
         every = self._read()
-        known = [path for path in every.get(str(self._project), []) if os.path.exists(path)]
-        every[str(self._project)] = sorted({*known, *self._written})
+        every[str(self._project)] = {
+            "written": sorted((written | self._written) - self._came),
+            "came": sorted((came | self._came) - self._written),
+        }
         config.write_private(self._file, json.dumps(every, indent=1))
 
-    def _read(self) -> dict[str, list[str]]:
+    def _known(self) -> tuple[list[str], list[str]]:
+        """What was written in earlier runs, and what came from crawl processes; as far as it is still there."""
+        found = self._read().get(str(self._project), {})
+        if not isinstance(found, dict):
+            found = {"written": found}  # as it was kept before files came home
+        written, came = (list(filter(os.path.isfile, found.get(what, []))) for what in ("written", "came"))
+        return written, came
+
+    def _read(self) -> dict[str, Any]:
         try:
             found = json.loads(self._file.read_text(encoding="utf-8"))
         except (OSError, ValueError):

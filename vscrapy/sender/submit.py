@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Collection, Mapping
@@ -109,6 +110,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         "pipelines": order.pipelines,
         "max_processes": order.max_processes,
         "takes_files": order.is_attached,
+        "host": socket.gethostname(),
         "manifest": bundle.manifest_to_json(made.bundle.manifest),
         "working_directory": made.bundle.manifest.working_directory,
         "project_paths": made.project_paths,
