@@ -236,7 +236,7 @@ def pages(cluster: Machine) -> int:
 def test_items_of_open_pages_come_when_the_task_is_stopped(cluster: Machine, slow_site: Site, project: Path) -> None:
     """After Ctrl-C nobody does a page anew: what it has yielded by then is kept, as Scrapy keeps it."""
     running_ = start(cluster, slow_site, project, "closures")
-    wait_for(lambda: cluster.last_taskid() and pages(cluster) >= 15, what="15 pages")
+    wait_for(lambda: n_processes(cluster) and pages(cluster) >= 15, what="15 pages")
     os.kill(running_.process.pid, signal.SIGINT)
     finished = running_.wait()
     record = cluster.tasks.record(cluster.last_taskid())
