@@ -191,6 +191,8 @@ def _take_over(settings: Settings, place: Place, job: dict[str, Any]) -> None:
     }
     if job["pipelines"] == "home":
         ours["ITEM_PIPELINES"] = {}
+    if job["counts_items_at_home"]:
+        ours["CLOSESPIDER_ITEMCOUNT"] = 0
     if "REMOTE_CONTROL_ENABLED" in settings:  # since Scrapy 2.19; nobody could reach it on a worker
         ours["REMOTE_CONTROL_ENABLED"] = False
     if place.number > 1:

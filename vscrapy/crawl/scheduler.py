@@ -22,6 +22,7 @@ from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
 
 from vscrapy.crawl.buffer import Buffer
+from vscrapy.crawl.closespider import TaskCloseSpider
 from vscrapy.crawl.facts import SharedFacts
 from vscrapy.crawl.origin import Local, Origin, StartOutputs
 from vscrapy.crawl.politeness import Politeness
@@ -133,6 +134,7 @@ class Scheduler(BaseScheduler):
         )
         self._shared = SharedFacts(self._crawler, self._session)
         self._shared.install()
+        self._close_spider = TaskCloseSpider(self._crawler, self._session)
         for signal, handler in (
             (signals.item_scraped, self._on_item),
             (signals.item_dropped, self._on_item_gone),
@@ -230,6 +232,7 @@ class Scheduler(BaseScheduler):
         skip = joined.start_from
         self._reads_start = skip is not None
         self._is_paused = joined.state is TaskState.PAUSED
+        self._close_spider.begin(joined.elapsed_s)
         self._hooks.replace_start(None if skip is None else lambda start: self._read_start(start, skip))
         assert self._opened is not None
         self._opened.callback(None)
@@ -269,8 +272,11 @@ class Scheduler(BaseScheduler):
         if self._start_gate is not None and self._is_start_wanted():
             gate, self._start_gate = self._start_gate, None
             gate.callback(None)
+        reason_to_close = self._close_spider.learn(reply.counts, outbox.counts)
         if reply.state in (TaskState.STOPPING, TaskState.FINISHED):
             self._stop(reply.reason)
+        elif reason_to_close is not None:
+            self._hooks.close(reason_to_close)
         has_nothing = not (reply.leases or self._origins or self._buffer or self._n_open_results)
         if wanted:
             # Others work, and this process gets nothing: not the pause of a site whose last process has died.

@@ -52,6 +52,8 @@ class Outbox:
     stat_values: str = ""
     facts: dict[str, str] = field(default_factory=dict)
     shares: dict[str, int] = field(default_factory=dict)
+    #: What the task counts, not as a stat: name -> so many more.
+    counts: dict[str, int] = field(default_factory=dict)
 
     def add_stats(self, delta: StatsDelta, stat_values: str) -> None:
         """Put changes of stats on top of those that wait."""
@@ -123,6 +125,7 @@ class Session:
         #: Leases are not asked for before this (monotonic seconds): the last reply had none.
         self._hungry_from_s = 0.0
         self._hungry_pause_s = 0.0
+        self._is_counting = False
         self._stop_reason: str | None = None
         self._is_closing = False
         self._number = 0
@@ -160,6 +163,15 @@ class Session:
         with self._condition:
             self._outbox.shares[slot] = share
             self._condition.notify()
+
+    def counts_for_task(self) -> None:
+        """Ask with each commit what the whole task has counted."""
+        self._is_counting = True
+
+    def count(self, name: str) -> None:
+        """Count one more, for the whole task; it leaves with the next results."""
+        with self._condition:
+            self._outbox.counts[name] = self._outbox.counts.get(name, 0) + 1
 
     def knows_better(self, fact: str) -> bool:
         """Is a newer value of this fact still on its way from here?"""
@@ -283,6 +295,7 @@ class Session:
             facts=outbox.facts,
             fact_version=self._fact_version,
             shares=outbox.shares,
+            counts=outbox.counts if self._is_counting else None,
             wanted=wanted,
         )
 

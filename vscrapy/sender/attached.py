@@ -28,7 +28,7 @@ from vscrapy.sender.follow import Home as Taker
 from vscrapy.sender.home import Home, silence
 from vscrapy.sender.outputs import Outputs
 from vscrapy.sender.presence import Presence
-from vscrapy.sender.submit import Order, project_dir, submit
+from vscrapy.sender.submit import Order, counts_items_at_home, project_dir, submit
 from vscrapy.sender.terminal import Terminal
 from vscrapy.states import Reason, StopMode
 from vscrapy.stats import encode_values, merge
@@ -86,7 +86,11 @@ class AttachedCrawl:
         self._exit_code = 1
         self._has_ended = threading.Event()
         self._home = Home(
-            home_settings, has_pipelines=order.pipelines == "home", on_open=self._submit, on_stop=self._stop_for_home
+            home_settings,
+            has_pipelines=order.pipelines == "home",
+            counts_items=counts_items_at_home(order, settings),
+            on_open=self._submit,
+            on_stop=self._stop_for_home,
         )
         self._settings = settings
         self._home_settings = home_settings

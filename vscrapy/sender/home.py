@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from scrapy import Request, signals
 from scrapy.core.scheduler import BaseScheduler
+from scrapy.extensions.closespider import CloseSpider
 from scrapy.extensions.feedexport import FeedExporter
 from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.misc import load_object
@@ -41,6 +42,14 @@ PRIORITY: Final = 1000
 MOST_WAITING: Final = 64
 #: Scrapy's extension (since 2.14) that counts log lines into the stats; home's own lines count, too.
 _LOG_COUNT: Final = "LogCount"
+#: What the crawl processes count; with pipelines here, they do not count the items that come through.
+_CLOSED_ELSEWHERE: Final = (
+    "CLOSESPIDER_TIMEOUT",
+    "CLOSESPIDER_PAGECOUNT",
+    "CLOSESPIDER_ERRORCOUNT",
+    "CLOSESPIDER_TIMEOUT_NO_ITEM",
+    "CLOSESPIDER_PAGECOUNT_NO_ITEM",
+)
 #: Loggers whose lines below WARNING the crawl processes show: here they would be there twice.
 _SILENT: Final = (
     "asyncio",
@@ -79,6 +88,7 @@ class Home:
 
     Args:
         has_pipelines: The project's pipelines run here.
+        counts_items: CLOSESPIDER_ITEMCOUNT counts the items that come through them.
         on_open: Called, in the crawler's thread, when the spider is about to open; a Deferred.
         on_stop: Called with the reason when a pipeline closes the spider.
     """
@@ -88,12 +98,14 @@ class Home:
         settings: Settings,
         *,
         has_pipelines: bool,
+        counts_items: bool,
         on_open: Callable[[], Deferred[None]],
         on_stop: Callable[[str], None],
     ) -> None:
         self._on_open = on_open
         self._on_stop = on_stop
         self._has_pipelines = has_pipelines
+        self._counts_items = counts_items
         self._key = b""
         self._entries: deque[ItemsEntry] = deque()
         self._room = threading.Semaphore(MOST_WAITING)
@@ -114,7 +126,7 @@ class Home:
         keep = {
             path: order
             for path, order in settings.getwithbase("EXTENSIONS").items()
-            if issubclass(load_object(path), FeedExporter) or load_object(path).__name__ == _LOG_COUNT
+            if self._is_kept(load_object(path))
         }
         formatter = load_object(settings["LOG_FORMATTER"])
         ours: dict[str, Any] = {
@@ -126,10 +138,16 @@ class Home:
             "SPIDER_MIDDLEWARES": {},
             "LOG_FORMATTER": type("HomeLogFormatter", (formatter,), {"scraped": lambda *_: None}),
             "JOBDIR": None,
+            **{name: 0 for name in _CLOSED_ELSEWHERE},
         }
         if not self._has_pipelines:
             ours["ITEM_PIPELINES"] = {}
         settings.setdict(ours, priority=PRIORITY)
+
+    def _is_kept(self, extension: type) -> bool:
+        if issubclass(extension, CloseSpider):
+            return self._counts_items
+        return issubclass(extension, FeedExporter) or extension.__name__ == _LOG_COUNT
 
     # Called in the crawler's thread.
 

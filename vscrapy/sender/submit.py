@@ -108,6 +108,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         "env": {name: os.environ[name] for name in _SCRAPY_ENV if name in os.environ},
         "argv": ["scrapy", order.kind, order.spider],
         "pipelines": order.pipelines,
+        "counts_items_at_home": counts_items_at_home(order, settings),
         "max_processes": order.max_processes,
         "takes_files": order.is_attached,
         "host": socket.gethostname(),
@@ -130,6 +131,12 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
     )
     n_files = sum(len(root.files) for root in made.bundle.manifest.roots)
     return Submitted(taskid, key, n_files, sent_bytes)
+
+
+def counts_items_at_home(order: Order, settings: BaseSettings) -> bool:
+    """Does only home know which items come through the pipelines?"""
+    pipelines = settings.getwithbase("ITEM_PIPELINES")
+    return order.pipelines == "home" and any(place is not None for place in pipelines.values())
 
 
 @dataclass(frozen=True, slots=True)

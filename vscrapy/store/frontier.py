@@ -113,6 +113,8 @@ class Joined:
     stop_mode: StopMode | None
     #: Run ``start()`` and skip so many of its outputs; None: another process does.
     start_from: int | None
+    #: Time since the task's first crawl process joined (seconds).
+    elapsed_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,8 @@ class Committed:
     facts: Mapping[str, str] = field(default_factory=dict)
     #: Downloader slot -> the concurrency that this process may use there.
     shares: Mapping[str, int] = field(default_factory=dict)
+    #: What the whole task has counted, where that was asked for.
+    counts: Mapping[str, int] = field(default_factory=dict)
     #: The process that ran ``start()`` is gone, and no other has taken it up.
     is_start_lost: bool = False
     #: The commit had been done before, and its reply was lost; ``duplicates`` are those of then.
@@ -180,7 +184,13 @@ class Frontier:
         )
         self._check(reply[0])
         start = int(reply[4])
-        return Joined(TaskState(text(reply[1])), text(reply[2]), _mode(reply[3]), None if start < 0 else start)
+        return Joined(
+            TaskState(text(reply[1])),
+            text(reply[2]),
+            _mode(reply[3]),
+            None if start < 0 else start,
+            int(reply[5]) / 1000,
+        )
 
     def commit(
         self,
@@ -192,6 +202,7 @@ class Frontier:
         facts: Mapping[str, str] | None = None,
         fact_version: int = 0,
         shares: Mapping[str, int] | None = None,
+        counts: Mapping[str, int] | None = None,
         wanted: int = 0,
     ) -> Committed:
         """
@@ -205,6 +216,7 @@ class Frontier:
             facts: What all processes of the task shall know; visible with the commit's requests, not after.
             fact_version: The facts that the process knows.
             shares: Downloader slot -> smaller share of its concurrency that the process has come down to.
+            counts: What the task counts, not as a stat: name -> so many more; None: nothing, and nobody asks.
             wanted: Leases wanted, 0 to 500.
 
         Raises:
@@ -223,6 +235,9 @@ class Frontier:
         args.append(len(shares))
         for share in shares.items():
             args.extend(share)
+        args.append(-1 if counts is None else len(counts))
+        for count in (counts or {}).items():
+            args.extend(count)
         rows = stats.rows() if stats else []
         args.append(len(rows))
         for row in rows:
@@ -259,6 +274,7 @@ class Frontier:
             facts={text(id_): text(value) for id_, value in zip(reply[10][::2], reply[10][1::2], strict=True)},
             shares={text(slot): int(share) for slot, share in zip(reply[11][::2], reply[11][1::2], strict=True)},
             is_start_lost=bool(reply[12]),
+            counts={text(name): int(count) for name, count in zip(reply[13][::2], reply[13][1::2], strict=True)},
             is_replayed=status == "replayed",
         )
 

@@ -17,7 +17,7 @@ local function end_task(task_key, prefix, ttl_s, buckets)
     end
     redis.call('UNLINK', prefix .. 'ready', prefix .. 'active', prefix .. 'slots', prefix .. 'processes',
         prefix .. 'facts', prefix .. 'fact_versions', prefix .. 'limits', prefix .. 'contended',
-        prefix .. 'starved', prefix .. 'released', prefix .. 'locals')
+        prefix .. 'starved', prefix .. 'released', prefix .. 'locals', prefix .. 'counts')
     local ended = redis.call('HMGET', task_key, 'reason', 'exit_code')
     redis.call('XADD', prefix .. 'log', '*', 'end',
         cjson.encode({reason = ended[1], exit_code = tonumber(ended[2])}))

@@ -22,6 +22,7 @@
 -- ARGV[6]  version of the facts that the process knows
 -- ARGV[7]  number of new facts; then for each: id, value
 -- next     number of shares that the process has come down to; then for each: slot, share
+-- next     number of what the task counts otherwise, -1: nobody asks; then for each: name, number
 -- next     number of counted stats; then for each: name, operation ('+', 'max', 'min'), number
 -- next     number of results; then for each:
 --            what: 'done' (acknowledge), 'part' (early flush), 'back' (not run, give back),
@@ -33,13 +34,14 @@
 --            payload; an empty payload is a request that stays on its process: slot is then the name of its
 --            claim, queue 'claim' (it begins) or 'settled' (it is done)
 -- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases, version, facts,
---          shares, is start() lost?}
+--          shares, is start() lost?, counts}
 --   status: 'ok'; 'replayed'; 'fenced'; 'gone'
 --   duplicates: indexes (from 0, over all requests of the call) that were filtered
 --   leases: id, slot LF queue LF payload, id, ...
 --   version, facts: what the whole task knows now, and what of it is new to the process: id, value, id, ...
 --   shares: concurrency that the process may use: of slots that it got leases of, and of slots in which others
 --     wait: slot, share, slot, ...
+--   counts: what the whole task has counted, where that was asked for: name, number, name, ...
 -- include: queues
 -- include: polite
 
@@ -104,7 +106,7 @@ end
 local time = redis.call('TIME')
 local now_ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
 local limits, shares = read_limits(task_key), {}
-local duplicates, leases, status = {}, {}, 'ok'
+local duplicates, leases, status, is_counting = {}, {}, 'ok', false
 
 if tonumber(ARGV[3]) <= record.seq then
     status = 'replayed'
@@ -136,6 +138,13 @@ else
     at = at + 1
     for _ = 1, lowered do
         lower_share(prefix, ARGV[at], process, ARGV[at + 1])
+        at = at + 2
+    end
+    local others = tonumber(ARGV[at])
+    at = at + 1
+    is_counting = others >= 0
+    for _ = 1, others do
+        redis.call('HINCRBY', prefix .. 'counts', ARGV[at], ARGV[at + 1])
         at = at + 2
     end
     local counted, n_errors = tonumber(ARGV[at]), 0
@@ -357,4 +366,5 @@ if version > tonumber(ARGV[6]) then
     end
 end
 return {status, state, task[5], task[6], tonumber(task[1]), tonumber(task[2]), is_idle, duplicates, leases,
-    version, facts, shares, redis.call('HGET', task_key, 'start') == 'lost' and 1 or 0}
+    version, facts, shares, redis.call('HGET', task_key, 'start') == 'lost' and 1 or 0,
+    is_counting and redis.call('HGETALL', prefix .. 'counts') or {}}

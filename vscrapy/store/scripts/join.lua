@@ -11,8 +11,9 @@
 -- ARGV[5]  most concurrent downloads of a slot, in the whole task; 0: not kept
 -- ARGV[6]  delay between two downloads of a slot (ms)
 -- ARGV[7+] slot, 'most:delay_ms', slot, ... of special slots
--- Returns {status, state, reason, stop mode, start}; status: 'ok', 'fenced', 'gone'; start: -1 when another
--- process runs start() or it is exhausted, else the number of its outputs that are committed already.
+-- Returns {status, state, reason, stop mode, start, elapsed}; status: 'ok', 'fenced', 'gone'; start: -1 when another
+-- process runs start() or it is exhausted, else the number of its outputs that are committed already; elapsed: time
+-- since the first process joined (ms).
 local task = redis.call('HMGET', KEYS[1],
     'state', 'reason', 'stop_mode', 'start', 'start_owner', 'start_done')
 if not task[1] then
@@ -31,4 +32,7 @@ if task[4] == 'waiting' or task[4] == 'lost' or (task[4] == 'running' and task[5
     redis.call('HSET', KEYS[1], 'start', 'running', 'start_owner', ARGV[1])
     start = tonumber(task[6])
 end
-return {'ok', task[1], task[2], task[3], start}
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('HSETNX', KEYS[1], 'opened_ms', string.format('%d', now_ms))
+return {'ok', task[1], task[2], task[3], start, now_ms - tonumber(redis.call('HGET', KEYS[1], 'opened_ms'))}
