@@ -138,7 +138,7 @@ class Home:
             "SPIDER_MIDDLEWARES": {},
             "LOG_FORMATTER": type("HomeLogFormatter", (formatter,), {"scraped": lambda *_: None}),
             "JOBDIR": None,
-            **{name: 0 for name in _CLOSED_ELSEWHERE},
+            **dict.fromkeys(_CLOSED_ELSEWHERE, 0),
         }
         if not self._has_pipelines:
             ours["ITEM_PIPELINES"] = {}
