@@ -414,6 +414,16 @@ def check_scheduler(settings: BaseSettings) -> None:
         )
 
 
+def decides_alone(settings: BaseSettings) -> bool:
+    """Does DUPEFILTER_CLASS decide by itself, neither by Scrapy's way nor never?"""
+    from scrapy.dupefilters import BaseDupeFilter, RFPDupeFilter
+    from scrapy.utils.misc import load_object
+
+    cls = load_object(settings["DUPEFILTER_CLASS"])
+    is_shared = issubclass(cls, RFPDupeFilter) and cls.request_seen is RFPDupeFilter.request_seen
+    return not (is_shared or cls is BaseDupeFilter)
+
+
 def load_spider(settings: BaseSettings, name: str) -> type[Spider]:
     """
     Load a spider of the project by its name.

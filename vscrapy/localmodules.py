@@ -12,6 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -80,6 +81,12 @@ def find_project_paths(project_dir: Path, search_path: Sequence[str], shipped: C
     return list(found)
 
 
+def is_local(path: Path) -> bool:
+    """Is a module's file neither Python's own nor installed, as it is spelled and as links lead?"""
+    around = {*Path(os.path.abspath(path)).parents, *Path(os.path.realpath(path)).parents}
+    return not (around & _library_directories() or any(parent.name in _INSTALL_NAMES for parent in around))
+
+
 def _import_directory(name: str, module: ModuleType) -> Path | None:
     """Return the directory on ``sys.path`` that a module came from, if its file lies where its name says."""
     # From its dictionary: a lazy module's __getattr__ would import.
@@ -92,6 +99,7 @@ def _import_directory(name: str, module: ModuleType) -> Path | None:
     return place.parents[len(parts) - 1] if place.parts[-len(parts) :] == tuple(parts) else None
 
 
+@cache
 def _library_directories() -> frozenset[Path]:
     """Name the directories of Python itself and of what is installed, as they are spelled and as they are."""
     paths = sysconfig.get_paths()

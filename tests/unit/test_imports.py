@@ -21,7 +21,7 @@ LAYERS: Final = (
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"sender", "worker", "crawl"},
+    {"sender", "worker", "crawl", "preflight"},
     {"embedded", "internals"},
     {"store"},
     {"bundle"},

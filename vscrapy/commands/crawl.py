@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,9 @@ from scrapy.utils.spider import iter_spider_classes
 
 from vscrapy import config, embedded, internals
 from vscrapy.errors import ConfigError, StoreUnavailable
+from vscrapy.preflight.check import check
+from vscrapy.preflight.finding import Finding, Severity
+from vscrapy.preflight.report import all_lines, start_lines
 from vscrapy.sender.attached import AttachedCrawl
 from vscrapy.sender.outputs import Outputs
 from vscrapy.sender.submit import Order, project_dir, submit
@@ -50,6 +54,11 @@ class _OnWorkers:
         group.add_argument(
             "--workers", type=int, default=0, metavar="N", help="crawl processes at most (default: as many as fit)"
         )
+        group.add_argument(
+            "--check",
+            action="store_true",
+            help="name what would differ from one process, with what to do about it, and crawl nothing",
+        )
         config.add_redis_options(group)
 
     def _send(self, spider: type[Spider] | str, opts: argparse.Namespace, file: Path | None = None) -> None:
@@ -68,7 +77,11 @@ class _OnWorkers:
             pipelines=_pipelines(settings, is_attached=not opts.detach),
             file=file,
         )
+        if opts.check:
+            self.exitcode = self._check(spider_class, settings, order)
+            return
         internals.check_scheduler(settings)
+        self._warn(spider_class, settings, order, file)
         if settings.get("JOBDIR"):
             print("vscrapy: warning: JOBDIR is ignored; the queue is on Redis", file=sys.stderr)
         outputs = Outputs(project_dir() or Path.cwd())
@@ -81,6 +94,33 @@ class _OnWorkers:
             self.exitcode = AttachedCrawl(endpoint, settings, self.settings, order, exclude, outputs).run(
                 spider_class
             )
+
+    @staticmethod
+    def _findings(spider_class: type[Spider], settings: BaseSettings, order: Order) -> list[Finding]:
+        return check(
+            spider_class,
+            settings,
+            pipelines=order.pipelines,
+            max_processes=order.max_processes,
+            is_attached=order.is_attached,
+        )
+
+    def _check(self, spider_class: type[Spider], settings: BaseSettings, order: Order) -> int:
+        findings = self._findings(spider_class, settings, order)
+        for line in all_lines(findings):
+            print(line)
+        return int(any(finding.severity is Severity.REFUSED for finding in findings))
+
+    def _warn(self, spider_class: type[Spider], settings: BaseSettings, order: Order, file: Path | None) -> None:
+        """Name what will differ; the crawl goes on, even if there is a defect in the preflight."""
+        try:
+            findings = self._findings(spider_class, settings, order)
+        except Exception as error:  # noqa: BLE001 - a defect of ours must not keep anybody from crawling
+            print(f"vscrapy: check: this project could not be looked at: {error!r}", file=sys.stderr)
+            return
+        command = f"vscrapy {self.kind} --check {shlex.quote(str(file or order.spider))}"
+        for line in start_lines(findings, command):
+            print(f"vscrapy: {line}", file=sys.stderr)
 
     def _load(self, name: str) -> type[Spider]:
         try:

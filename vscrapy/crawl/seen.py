@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from scrapy.dupefilters import BaseDupeFilter, RFPDupeFilter
+from scrapy.dupefilters import BaseDupeFilter
 from scrapy.utils.misc import build_from_crawler, load_object
 
+from vscrapy.internals import decides_alone
 from vscrapy.keys import SEEN_BUCKETS
 from vscrapy.wire import fingerprint_place
 
@@ -35,8 +36,9 @@ class Seen:
         self._crawler = crawler
         self._remembered: set[tuple[int, str]] = set()
         self._is_off = cls is BaseDupeFilter
-        self._is_shared = issubclass(cls, RFPDupeFilter) and cls.request_seen is RFPDupeFilter.request_seen
-        if not (self._is_off or self._is_shared):
+        is_alone = decides_alone(crawler.settings)
+        self._is_shared = not (self._is_off or is_alone)
+        if is_alone:
             logger.warning(
                 "vscrapy: %s decides in each crawl process by itself; use --workers 1 if it must see all requests",
                 f"{cls.__module__}.{cls.__qualname__}",
