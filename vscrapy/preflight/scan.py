@@ -42,6 +42,8 @@ _CHANGES: Final = frozenset(
     ]
 )
 _CHANGES_AND_READS: Final = frozenset({"pop", "popleft", "popitem", "setdefault"})
+#: Methods that end what an object is for.
+_CLEANUP: Final = frozenset({"close", "quit", "terminate", "kill", "cancel", "shutdown", "disconnect", "release"})
 #: What makes a request, and takes a callback in the second place or by its name.
 _MAKERS: Final = frozenset({"follow", "follow_all", "from_response", "from_curl"})
 #: Calls that build a file's name of what is the same in each process.
@@ -106,11 +108,15 @@ class Access:
     needs_container: bool = False
     #: A read that is for nothing but a change of the same.
     is_own: bool = False
-    #: A read that decides something.
+    #: A read that is compared with something; whether it is empty, or there, does not count.
     is_test: bool = False
     #: An assignment of what is made once, when it is not there yet, of nothing that differs between processes.
     is_lazy: bool = False
-    #: As before, but of what may differ: the first response decides, or the first item.
+    #: A read to close it, or what is in it.
+    is_cleanup: bool = False
+    #: The text of a value that comes of nothing but what the object knows.
+    value: str = ""
+    #: An assignment where it is not there yet, of what may differ: the first response decides, or the first item.
     is_first: bool = False
     #: A key is set where it is not there yet: the result of some work, kept to do it once.
     is_memo: bool = False
@@ -205,7 +211,7 @@ class _Scanner:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             self._block(node.body, (), ())  # runs later, or never
         elif isinstance(node, ast.If | ast.While):
-            self._expression(node.test, place, is_test=True)
+            self._expression(node.test, place)
             self._block(node.body, place, (*guards, node.test))
             self._block(node.orelse, place, (*guards, node.test))
         elif isinstance(node, ast.Assign):
@@ -215,10 +221,11 @@ class _Scanner:
                 self._assignment([node.target], node.value, place, guards)
         elif isinstance(node, ast.AugAssign):
             self._augment(node, place)
-        elif isinstance(node, ast.Assert):
-            self._expression(node.test, place, is_test=True)
         elif isinstance(node, ast.Expr):
             self._expression(node.value, place, is_used=False)
+        elif isinstance(node, ast.For) and _is_cleaning(node):
+            self._cleanup(node.iter, place)
+            self._block(node.body, place, guards)
         else:
             self._found.raises |= isinstance(node, ast.Raise)
             self._others(node, place, guards)
@@ -246,15 +253,25 @@ class _Scanner:
                 is_reset = isinstance(value, ast.Constant) or _is_empty(value)
                 is_first = not is_reset and any(self._asks_whether_set(guard, name) for guard in guards)
                 is_lazy = is_first and not _names(value) & self._tainted
+                text = "" if is_reset or _names(value) & self._tainted else ast.unparse(value)
                 self._add(
-                    name, Kind.ASSIGN, target.lineno, place, is_lazy=is_lazy, is_first=is_first, is_reset=is_reset
+                    Access(
+                        name,
+                        Kind.ASSIGN,
+                        target.lineno,
+                        place,
+                        is_lazy=is_lazy,
+                        is_first=is_first,
+                        is_reset=is_reset,
+                        value=text,
+                    )
                 )
             elif isinstance(target, ast.Subscript) and (key := self._direct(target.value)) is not None:
                 kind = Kind.KEY if isinstance(target.slice, ast.Constant) else Kind.CHANGE
                 is_memo = not isinstance(value, ast.Constant) and any(
                     self._asks_whether_in(guard, key) for guard in guards
                 )
-                self._add(key, kind, target.lineno, place, needs_container=True, is_memo=is_memo)
+                self._add(Access(key, kind, target.lineno, place, needs_container=True, is_memo=is_memo))
                 self._expression(target.slice, place)
             else:
                 self._expression(target, place)
@@ -264,11 +281,11 @@ class _Scanner:
         root = self._root(node.target)
         self._expression(node.value, place, own=frozenset({root} if root is not None else ()))
         if name is not None and not (name.is_global and name.name not in self._declared):
-            self._add(name, Kind.CHANGE, node.lineno, place)
-            self._add(name, Kind.READ, node.lineno, place, is_own=True)
+            self._add(Access(name, Kind.CHANGE, node.lineno, place))
+            self._add(Access(name, Kind.READ, node.lineno, place, is_own=True))
         elif root is not None and isinstance(node.target, ast.Subscript):
-            self._add(root, Kind.CHANGE, node.lineno, place, needs_container=True)
-            self._add(root, Kind.READ, node.lineno, place, is_own=True)
+            self._add(Access(root, Kind.CHANGE, node.lineno, place, needs_container=True))
+            self._add(Access(root, Kind.READ, node.lineno, place, is_own=True))
             self._expression(node.target.slice, place)
         else:
             self._expression(node.target, place)
@@ -290,16 +307,8 @@ class _Scanner:
         if isinstance(node, ast.Lambda):
             self._expression(node.body, ())
             return
-        if isinstance(node, ast.IfExp):
-            self._expression(node.test, place, is_test=True)
-            self._expression(node.body, place, own=own)
-            self._expression(node.orelse, place, own=own)
-            return
-        if isinstance(node, ast.comprehension):
-            for condition in node.ifs:
-                self._expression(condition, place, is_test=True)
-            self._expression(node.iter, place, own=own)
-            return
+        if isinstance(node, ast.Compare):
+            is_test = is_test or not _is_with_none(node)
         name = self._direct(node)
         if name is not None and isinstance(node, ast.Attribute | ast.Name):
             self._direct_access(name, node, place, is_test=is_test, own=own)
@@ -307,7 +316,7 @@ class _Scanner:
         if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
             root = self._root(node)
             if root is not None:
-                self._add(root, Kind.CHANGE, node.lineno, place, needs_container=True)
+                self._add(Access(root, Kind.CHANGE, node.lineno, place, needs_container=True))
                 self._expression(node.slice, place)
                 return
         if isinstance(node, ast.Attribute):
@@ -322,10 +331,10 @@ class _Scanner:
             self._found.references.add(name.name)
             self._found.calls.append((name.name, place))  # it may be a property
         elif isinstance(node.ctx, ast.Load):
-            self._add(name, Kind.READ, node.lineno, place, is_test=is_test, is_own=name in own)
+            self._add(Access(name, Kind.READ, node.lineno, place, is_test=is_test, is_own=name in own))
         elif not name.is_global or name.name in self._declared:
             kind = Kind.ASSIGN if isinstance(node.ctx, ast.Store) else Kind.CHANGE
-            self._add(name, kind, node.lineno, place)
+            self._add(Access(name, kind, node.lineno, place))
 
     def _call(self, node: ast.Call, place: Place, *, is_test: bool, is_used: bool, own: frozenset[Name]) -> None:
         self._note_callbacks(node)
@@ -341,12 +350,14 @@ class _Scanner:
                 self._found.calls.append((name.name, place))
             elif isinstance(base, ast.Call) and tail(base.func) == "super":
                 self._found.supers.add(function.attr)
+            elif function.attr in _CLEANUP and isinstance(base, ast.expr) and self._direct(base) is not None:
+                self._cleanup(base, place)
             elif root is not None and function.attr in _CHANGES | _CHANGES_AND_READS:
                 line = function.end_lineno or node.lineno
                 is_clear = function.attr in ("clear", "pop", "popleft", "popitem")
-                self._add(root, Kind.CHANGE, line, place, needs_container=True, is_clear=is_clear)
+                self._add(Access(root, Kind.CHANGE, line, place, needs_container=True, is_clear=is_clear))
                 if function.attr in _CHANGES_AND_READS and is_used:
-                    self._add(root, Kind.READ, line, place, is_test=is_test, is_own=root in own)
+                    self._add(Access(root, Kind.READ, line, place, is_test=is_test, is_own=root in own))
                 self._indexes(base, place)
             else:
                 self._expression(function, place, is_test=is_test, own=own)
@@ -356,11 +367,18 @@ class _Scanner:
             return
         name = self._by_getattr(node)
         if name is not None and function_name(node) == "getattr":
-            self._add(name, Kind.READ, node.lineno, place, is_test=is_test, is_own=name in own)
+            self._add(Access(name, Kind.READ, node.lineno, place, is_test=is_test, is_own=name in own))
         for argument in node.args:
             self._expression(argument, place, is_test=is_test, own=own)
         for keyword in node.keywords:
             self._expression(keyword.value, place, is_test=is_test, own=own)
+
+    def _cleanup(self, node: ast.expr, place: Place) -> None:
+        """``self.x.close()``, or ``for x in self.x.values(): x.close()``: what is read there."""
+        for child in ast.walk(node):
+            name = self._direct(child)
+            if name is not None:
+                self._add(Access(name, Kind.READ, node.lineno, place, is_cleanup=True))
 
     def _indexes(self, base: ast.expr, place: Place) -> None:
         """What stands in the brackets of ``self.x[...]``, and in the parentheses of ``self.x.setdefault(...)``."""
@@ -423,38 +441,8 @@ class _Scanner:
 
     # Notes.
 
-    def _add(
-        self,
-        name: Name,
-        kind: Kind,
-        line: int,
-        place: Place,
-        *,
-        needs_container: bool = False,
-        is_own: bool = False,
-        is_test: bool = False,
-        is_lazy: bool = False,
-        is_first: bool = False,
-        is_memo: bool = False,
-        is_reset: bool = False,
-        is_clear: bool = False,
-    ) -> None:
-        self._found.accesses.append(
-            Access(
-                name,
-                kind,
-                line,
-                place,
-                needs_container=needs_container,
-                is_own=is_own,
-                is_test=is_test,
-                is_lazy=is_lazy,
-                is_first=is_first,
-                is_memo=is_memo,
-                is_reset=is_reset,
-                is_clear=is_clear,
-            )
-        )
+    def _add(self, access: Access) -> None:
+        self._found.accesses.append(access)
 
     def _note_callbacks(self, node: ast.Call) -> None:
         maker = tail(node.func)
@@ -602,13 +590,13 @@ class _Scanner:
         pairs: list[tuple[set[str], set[str]]] = []
         for node in ast.walk(self._function):
             if isinstance(node, ast.Assign):
-                pairs.append(({name for target in node.targets for name in _names(target)}, _names(node.value)))
+                pairs.append(({name for target in node.targets for name in _stored(target)}, _names(node.value)))
             elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr) and node.value is not None:
-                pairs.append((_names(node.target), _names(node.value)))
+                pairs.append((_stored(node.target), _names(node.value)))
             elif isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
-                pairs.append((_names(node.target), _names(node.iter)))
+                pairs.append((_stored(node.target), _names(node.iter)))
             elif isinstance(node, ast.withitem) and node.optional_vars is not None:
-                pairs.append((_names(node.optional_vars), _names(node.context_expr)))
+                pairs.append((_stored(node.optional_vars), _names(node.context_expr)))
         n_before = -1
         while len(tainted) != n_before:
             n_before = len(tainted)
@@ -624,8 +612,7 @@ class _Scanner:
         if isinstance(test, ast.UnaryOp):
             return self._asks_whether_set(test.operand, name)
         if isinstance(test, ast.Compare):
-            is_none = all(isinstance(value, ast.Constant) and value.value is None for value in test.comparators)
-            return is_none and self._asks_whether_set(test.left, name)
+            return _is_with_none(test) and self._asks_whether_set(test.left, name)
         if isinstance(test, ast.Call):
             return self._by_getattr(test) == name
         return self._direct(test) == name
@@ -633,8 +620,12 @@ class _Scanner:
     def _asks_whether_in(self, test: ast.expr, name: Name) -> bool:
         """``key not in self.x``, ``self.x.get(key) is None`` and the like, somewhere in a condition."""
         for node in ast.walk(test):
-            if isinstance(node, ast.Compare) and any(self._root(side) == name for side in node.comparators):
-                return True
+            if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
+                side = node.comparators[0]
+                if isinstance(side, ast.Call) and isinstance(side.func, ast.Attribute) and side.func.attr == "keys":
+                    side = side.func.value
+                if self._root(side) == name:
+                    return True
             if isinstance(node, ast.Call) and self._root(node) == name:
                 return True
         return False
@@ -645,8 +636,31 @@ def function_name(node: ast.Call) -> str:
     return node.func.id if isinstance(node.func, ast.Name) else ""
 
 
+def _stored(node: ast.AST) -> set[str]:
+    """The names that a target binds; not those whose attributes it sets."""
+    return {child.id for child in ast.walk(node) if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store)}
+
+
 def _names(node: ast.AST) -> set[str]:
     return {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
+
+
+def _is_with_none(node: ast.Compare) -> bool:
+    return all(isinstance(value, ast.Constant) and value.value is None for value in node.comparators)
+
+
+def _is_cleaning(loop: ast.For) -> bool:
+    """Does a loop close each thing that it gets?"""
+    names = _names(loop.target)
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in _CLEANUP
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in names
+        for statement in loop.body
+        for node in ast.walk(statement)
+    )
 
 
 def _keyword(node: ast.Call, name: str) -> ast.expr | None:

@@ -52,7 +52,16 @@ def find_state(subject: Subject, *, read_outside: frozenset[str] = frozenset()) 
             for access in method.scan.accesses:
                 place = method.module if access.name.is_global else None
                 uses.setdefault((access.name, place), []).append((method, access))
+    made = {
+        (access.name, access.value)
+        for method in subject.methods
+        if method.name in subject.making
+        for access in method.scan.accesses
+        if access.value
+    }
     for (name, _), found in uses.items():
+        # What is made anew as it was made at first, such as a browser, is no state.
+        found = [use for use in found if (use[1].name, use[1].value) not in made]
         state = _judge(subject, name, found, is_read_outside=not name.is_global and name.name in read_outside)
         if state is not None:
             yield state
@@ -104,7 +113,7 @@ def _judge(subject: Subject, name: Name, uses: list[tuple[Method, Access]], *, i
         and not (access.needs_container and not subject.is_container(name, method.module))
     ]
     named = [(method, access) for method, access in changes if not method.module.is_suppressed(access.line)]
-    reads = [(method, access) for method, access in uses if access.kind is Kind.READ]
+    reads = [(method, access) for method, access in uses if access.kind is Kind.READ and not access.is_cleanup]
     if not named or not (is_read_outside or any(not access.is_own for _, access in reads)):
         return None
     if not is_read_outside and _is_scratch(subject, uses):
@@ -137,7 +146,7 @@ def _is_scratch(subject: Subject, uses: list[tuple[Method, Access]]) -> bool:
     return all(
         _is_after(access.place, writes.get(method.name, ())) or _is_called_after(subject, method.name, writes, set())
         for method, access in uses
-        if access.kind in (Kind.READ, Kind.CHANGE)
+        if access.kind in (Kind.READ, Kind.CHANGE) and not access.is_cleanup
     )
 
 
