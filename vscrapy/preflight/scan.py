@@ -132,6 +132,8 @@ class Line:
 
     line: int
     words: str
+    #: Of a file: it is only added to (opened with ``"a"``).
+    is_added: bool = False
 
 
 @dataclass
@@ -168,8 +170,14 @@ def scan(function: Function, module: Module, classes: Iterable[str], methods: fr
     Args:
         classes: Names of its class and the bases, through which class attributes are reached.
         methods: The names of all their methods.
+
+    Returns:
+        Nothing found, for a method with an expression that is too deep (a sum of a thousand parts).
     """
-    return _Scanner(function, module, frozenset(classes), methods).run()
+    try:
+        return _Scanner(function, module, frozenset(classes), methods).run()
+    except RecursionError:
+        return Scan()
 
 
 class _Scanner:
@@ -471,7 +479,7 @@ class _Scanner:
     def _note_file(self, node: ast.Call) -> None:
         name = self._written(node)
         if name is not None and self._is_fixed(name, depth=0):
-            self._found.files.append(Line(node.lineno, _words(name)))
+            self._found.files.append(Line(node.lineno, _words(name), is_added=_is_adding(node)))
 
     def _written(self, node: ast.Call) -> ast.expr | None:
         """The name of the file that a call opens for writing."""
@@ -669,6 +677,11 @@ def _keyword(node: ast.Call, name: str) -> ast.expr | None:
 
 def _is_writing(mode: ast.expr | None) -> bool:
     return isinstance(mode, ast.Constant) and isinstance(mode.value, str) and bool(set(mode.value) & set("wax+"))
+
+
+def _is_adding(node: ast.Call) -> bool:
+    modes = [*node.args[:2], _keyword(node, "mode")]
+    return any(isinstance(mode, ast.Constant) and mode.value in ("a", "ab", "at") for mode in modes)
 
 
 def _is_empty(value: ast.expr) -> bool:

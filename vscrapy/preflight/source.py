@@ -114,7 +114,7 @@ class Sources:
         try:
             content = path.read_bytes()
             tree = ast.parse(content, path)
-        except (OSError, SyntaxError, ValueError):
+        except (OSError, SyntaxError, ValueError, RecursionError):
             return None
         # As ast counts lines, not as str.splitlines does.
         lines = re.split(r"\r\n|\r|\n", content.decode("utf-8", "replace"))

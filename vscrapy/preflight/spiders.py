@@ -28,7 +28,7 @@ def check_spider(subject: Subject, *, read_outside: frozenset[str], is_attached:
         if state.name.name not in kept:
             yield _of_start_state(state)
     yield from _callbacks(subject)
-    yield from _files(subject)
+    yield from _files(subject, is_attached=is_attached)
     if not is_told_at_end:
         yield from at_end(subject, is_attached=is_attached, is_spider=True)
 
@@ -72,17 +72,23 @@ def _callbacks(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _files(subject: Subject) -> Iterator[Finding]:
+def _files(subject: Subject, *, is_attached: bool) -> Iterator[Finding]:
     for method in subject.methods:
         if method.name not in subject.making | subject.running:
             continue
         for line in _not_suppressed(method, method.scan.files):
+            if is_attached and line.is_added:
+                continue  # what several processes add comes together here
             yield Finding(
                 "one-file",
                 Where(method.module.path, line.line),
                 f"{method.owner}.{method.name}() writes to {line.words}",
-                "each crawl process writes a file of its own, with its part",
-                "yield items, and write them with -o, FEEDS or a pipeline; or --workers 1",
+                "each crawl process writes one of its own; here, the later ones get .process-N in their names"
+                if is_attached
+                else "each crawl process writes one of its own on its worker, where it is removed",
+                "yield items, and write them with -o, FEEDS or a pipeline"
+                + ("; or open it with 'a'; or --workers 1" if is_attached else ""),
+                is_void_alone=is_attached,
             )
 
 
