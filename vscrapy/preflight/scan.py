@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Final, TypeAlias
 
-from vscrapy.preflight.source import Module, assigned, dotted, tail
+from vscrapy.preflight.source import Module, assigned, dotted, is_container, tail
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 #: The statement, in each block around it: which block, and the how manieth there.
@@ -143,7 +143,7 @@ class Scan:
     accesses: list[Access] = field(default_factory=list)
     #: Methods of the object that it calls, and where.
     calls: list[tuple[str, Place]] = field(default_factory=list)
-    #: Methods of the object that it hands on, without calling them.
+    #: Methods of the object that it hands on, without calling them, or names in a text.
     references: set[str] = field(default_factory=set)
     #: Methods that it overrides and calls.
     supers: set[str] = field(default_factory=set)
@@ -157,6 +157,8 @@ class Scan:
     effects: list[Line] = field(default_factory=list)
     #: Calls that schedule a request.
     schedules: list[Line] = field(default_factory=list)
+    #: Attributes that it makes lists, sets, dictionaries or the like.
+    containers: set[str] = field(default_factory=set)
     #: It raises something.
     raises: bool = False
     #: Attributes of the spider that it reads or changes, in a class that is none.
@@ -191,15 +193,25 @@ class _Scanner:
         own = {arguments[0].arg} if arguments and "staticmethod" not in decorators else set()
         #: Names that stand for the object or its class.
         self._receivers = classes | own
-        declared = {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
+        declared: set[str] = set()
+        stored: set[str] = set()
+        for node in ast.walk(function):  # once for all that needs no order
+            if isinstance(node, ast.Name):
+                if isinstance(node.ctx, ast.Store):
+                    stored.add(node.id)
+            elif isinstance(node, ast.Constant):
+                if isinstance(node.value, str) and node.value in methods:
+                    self._found.references.add(node.value)
+            elif isinstance(node, ast.Global):
+                declared.update(node.names)
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value and is_container(node.value):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                self._found.containers.update(each.attr for each in targets if isinstance(each, ast.Attribute))
         self._declared = declared
         self._parameters = {argument.arg for argument in arguments} | {
             argument.arg
             for argument in (*function.args.kwonlyargs, function.args.vararg, function.args.kwarg)
             if argument is not None
-        }
-        stored = {
-            node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
         }
         self._locals = (self._parameters | stored) - declared
 

@@ -192,11 +192,13 @@ class Subject:
 
     @cached_property
     def _strings(self) -> frozenset[str]:
-        """Texts in the class that may name a method, as in ``Rule(callback="parse_item")``."""
+        """Texts in the class's body that may name a method, as in ``Rule(callback="parse_item")``."""
         return frozenset(
             node.value
             for part in self.parts
-            for node in ast.walk(part.node)
+            for statement in _statements(part.node.body)
+            if not isinstance(statement, Function)
+            for node in ast.walk(statement)
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in self._by_name
         )
 
@@ -208,11 +210,7 @@ class Subject:
             for statement in _statements(part.node.body):
                 found.update(name for name, value in assigned(statement) if value and is_container(value))
         for method in self.methods:
-            for node in ast.walk(method.node):
-                if isinstance(node, ast.Assign) and is_container(node.value):
-                    found.update(target.attr for target in node.targets if isinstance(target, ast.Attribute))
-                elif isinstance(node, ast.AnnAssign) and node.value is not None and is_container(node.value):
-                    found.update(target.attr for target in [node.target] if isinstance(target, ast.Attribute))
+            found |= method.scan.containers
         return frozenset(found)
 
     def is_container(self, name: Name, module: Module) -> bool:
