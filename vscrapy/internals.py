@@ -174,6 +174,11 @@ class EngineHooks:
         if self._engine._start is not None:
             self._engine._start = None if wrap is None else wrap(self._engine._start)
 
+    def mark_start_failed(self) -> None:
+        """``start()`` has failed on another process: this engine closes for that reason, too, where Scrapy has it."""
+        if hasattr(self._engine, "_start_error"):  # not in Scrapy 2.13
+            self._engine._start_error = True
+
     def wake(self) -> None:
         """Let the engine ask the scheduler again, soon."""
         if self._engine._slot is not None:

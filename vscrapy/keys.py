@@ -105,7 +105,7 @@ def starved(taskid: int) -> str:
 
 
 def facts(taskid: int) -> str:
-    """HASH id -> value: cookies and robots.txt, known to all crawl processes of the task. Live."""
+    """HASH id -> value: cookies, robots.txt and the like, known to all crawl processes of the task. Live."""
     return prefix(taskid) + "facts"
 
 

@@ -29,6 +29,10 @@ class Call:
     query: Mapping[str, str] = field(default_factory=dict)
     #: The fields of a urlencoded body; the last one wins.
     form: Mapping[str, str] = field(default_factory=dict)
+    #: The body as it came.
+    body: bytes = b""
+    #: The headers by their names in small letters; the last one wins when a name is repeated.
+    headers: Mapping[str, str] = field(default_factory=dict)
     #: The session cookie's value, None without the cookie.
     session: str | None = None
     #: ``http://host:port`` as the client addressed the site.

@@ -32,13 +32,18 @@ def _header(request: Request, name: str) -> str:
 def _call(request: Request) -> Call:
     url = urlsplit(request.uri.decode("latin-1"))
     is_form = _header(request, "content-type").partition(";")[0].strip() == _FORM
-    body = b"" if request.content is None or not is_form else request.content.read()
+    body = b"" if request.content is None else request.content.read()
     cookie: bytes | None = request.getCookie(COOKIE.encode())
     return Call(
         method=request.method.decode("latin-1"),
         path=unquote(url.path),
         query=dict(parse_qsl(url.query, keep_blank_values=True)),
-        form=dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)),
+        form=dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)) if is_form else {},
+        body=body,
+        headers={
+            name.decode("latin-1").lower(): values[-1].decode("latin-1")
+            for name, values in request.requestHeaders.getAllRawHeaders()
+        },
         session=None if cookie is None else cookie.decode("latin-1"),
         origin=f"http://{_header(request, 'host')}",
     )

@@ -11,6 +11,7 @@ from directions import Directions
 from exchange import Call, Groups, Page, Reply, Route, html, json_reply
 from failures import Failures
 from latency import Latency
+from mirror import Mirror
 from pages import frame, not_found
 from quotes import Quotes
 from reviews import Reviews
@@ -34,6 +35,7 @@ class Routes:
             *Reviews(catalog).routes(),
             *Trouble(self._failures).routes(),
             *Directions(catalog).routes(),
+            *Mirror().routes(),
             (r"/_log", self._show_log),
             (r"/_reset", self._reset),
             (r"/_latency", self._set_latency),

@@ -296,6 +296,32 @@ def test_serve_writes_log_and_port_to_files(tmp_path: Path) -> None:
     assert entry["end_monotonic_s"] - entry["start_monotonic_s"] >= 0.05
 
 
+def test_mirror_shows_what_it_was_sent(client: Client) -> None:
+    """Method, query, form, and the headers that are the request's own."""
+    shown = json.loads(client.post("/mirror/echo?a=1", {"b": "ü"}, Referer="http://there.test/").body)
+
+    assert (shown["method"], shown["query"], shown["form"]) == ("POST", {"a": "1"}, {"b": "ü"})
+    assert shown["headers"]["referer"] == "http://there.test/"
+    assert shown["body_bytes"] == len("b=%C3%BC")
+
+
+def test_mirror_sets_and_shows_cookies(client: Client) -> None:
+    """Cookies of the query are set, those without a value are deleted, those that came are shown."""
+    answer = client.get("/mirror/cookies/7?a=1", Cookie="b=2")
+
+    assert json.loads(answer.body) == {"number": 7, "cookies": {"b": "2"}}
+    assert answer.headers["Set-Cookie"] == "a=1; Path=/"
+    assert "Max-Age=0" in client.get("/mirror/cookies/8?b=").headers["Set-Cookie"]
+
+
+def test_mirror_is_as_large_as_asked_for(client: Client) -> None:
+    """A page has so many kilobytes, and is its own."""
+    one, two = (client.get(f"/mirror/large/{number}?kb=300").body for number in (1, 2))
+
+    assert len(one) == len(two) == 300 * 1024
+    assert one != two
+
+
 def test_latency_is_changed_by_an_observer_until_a_reset(client: Client) -> None:
     """Pages take as long as the observer says; after a reset, as long as at the start."""
     client.post("/_latency?ms=80")

@@ -1,5 +1,5 @@
 """
-What one crawl process learns and all of its task must know: cookies, and the robots.txt of a site.
+What one crawl process learns and all of its task must know: cookies, the robots.txt of a site, a failed ``start()``.
 
 A fact travels in the commit that carries the requests that come after it, so whoever gets such a request has
 the fact. Nothing is sent when nothing has changed.
@@ -30,6 +30,8 @@ logger = logging.getLogger("vscrapy")
 
 #: Largest robots.txt that is passed on (bytes); larger ones are fetched by each process.
 ROBOTS_BYTES: Final = 512 * 1024
+#: The fact that ``start()`` ended with an exception.
+_START_FAILED: Final = "start-failed"
 _COOKIE_FIELDS: Final = (
     *("version", "name", "value", "port", "port_specified", "domain", "domain_specified", "domain_initial_dot"),
     *("path", "path_specified", "secure", "expires", "discard", "comment", "comment_url", "rfc2109"),
@@ -39,9 +41,10 @@ _COOKIE_FIELDS: Final = (
 class SharedFacts:
     """The cookies and robots.txt of one crawler, kept the same in all processes of the task."""
 
-    def __init__(self, crawler: Crawler, session: Session) -> None:
+    def __init__(self, crawler: Crawler, session: Session, *, on_start_failed: Callable[[], None]) -> None:
         self._crawler = crawler
         self._session = session
+        self._on_start_failed = on_start_failed
         self._jars: _Jars | None = None
         self._robots: Any = None
 
@@ -66,6 +69,12 @@ class SharedFacts:
                 self._jars.learn(json.loads(rest)[0], json.loads(value))
             elif kind == "robots" and self._robots is not None:
                 know_robots(self._robots, rest, base64.b64decode(value) if value else None)
+            elif fact == _START_FAILED:
+                self._on_start_failed()
+
+    def start_failed(self) -> None:
+        """``start()`` has raised an exception here: whoever closes the spider gives that as the reason."""
+        self._session.tell(_START_FAILED, "1")
 
     def _on_robots(self, site: str, body: bytes | None) -> None:
         if body is None or len(body) <= ROBOTS_BYTES:

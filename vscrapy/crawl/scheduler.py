@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from scrapy import Request, signals
 from scrapy.core.scheduler import BaseScheduler
+from scrapy.exceptions import CloseSpider
 from scrapy.pqueues import DownloaderAwarePriorityQueue
 from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.misc import load_object
@@ -132,7 +133,7 @@ class Scheduler(BaseScheduler):
             callbacks=Callbacks(self._on_joined, self._on_committed, self._on_session_closed),
             call=call,
         )
-        self._shared = SharedFacts(self._crawler, self._session)
+        self._shared = SharedFacts(self._crawler, self._session, on_start_failed=self._hooks.mark_start_failed)
         self._shared.install()
         self._close_spider = TaskCloseSpider(self._crawler, self._session)
         for signal, handler in (
@@ -529,10 +530,12 @@ class Scheduler(BaseScheduler):
                     origin.is_finished = True
                     self._start_outputs.settle()
                 await self._start_turn()
-        except Exception:
+        except Exception as error:
             # The engine tells of it; what was read before counts, and more does not come. A process that leaves is
             # not at the end: without asyncio its cancelled wait is an ordinary exception, and another reads on.
             if not self._hooks.is_closing:
+                if not isinstance(error, CloseSpider):
+                    self._shared.start_failed()
                 self._start_outputs.exhausted()
             raise
         self._start_outputs.exhausted()

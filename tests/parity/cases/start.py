@@ -114,9 +114,9 @@ CASES: Final = [
         name="start-lazy",
         group="start",
         shows="3000 lazy start requests; never more than 1500 of them wait on Redis",
-        concurrency=8,
-        args=("-O", "items.jsonl", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=16"),
-        most_at_once=16,
+        concurrency=24,
+        args=("-O", "items.jsonl", "-s", "CONCURRENT_REQUESTS_PER_DOMAIN=24"),
+        most_at_once=24,
         also=_is_bounded,
         source="""
             from scrapy import Request, Spider
