@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "resume": "resume",
     "items": "items",
     "stats": "stats",
+    "errors": "errors",
     "-l": "tasks",
     "--list": "tasks",
     "-c": "connect",
@@ -74,6 +75,7 @@ vscrapy: scrapy, with crawl and runspider on the workers
   vscrapy pause 7               hold task 7 still; vscrapy resume 7 lets it go on
   vscrapy items 7 -o FILE       fetch the items of task 7
   vscrapy stats 7               its stats, and what each worker has done (--json)
+  vscrapy errors 7              its requests that failed for good (--json, --lines)
   vscrapy worker --redis URL    be a worker
   vscrapy config                which Redis is used, and why
   vscrapy shutdown              end the embedded server and its local worker

@@ -23,6 +23,7 @@ from scrapy.core.downloader import Downloader, Slot
 from scrapy.core.engine import ExecutionEngine, _Slot
 from scrapy.core.scraper import Scraper
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
+from scrapy.spidermiddlewares.httperror import HttpError, HttpErrorMiddleware
 from scrapy.utils.misc import build_from_crawler
 from scrapy.utils.reactor import is_asyncio_reactor_installed, is_reactor_installed
 from twisted.internet.defer import succeed
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from scrapy import Request, Spider
     from scrapy.commands import ScrapyCommand
     from scrapy.crawler import Crawler, CrawlerProcess
+    from scrapy.http import Response
     from scrapy.settings import BaseSettings, Settings
+    from twisted.python.failure import Failure
 
 #: The request, or the output of ``start()``, on whose behalf the running code works. Callbacks, errbacks,
 #: middlewares and pipelines see the one that they belong to, across ``await``.
@@ -228,6 +231,49 @@ def know_robots(middleware: Any, site: str, body: bytes | None) -> None:
     if site not in middleware._parsers:
         parser = None if body is None else build_from_crawler(middleware._parserimpl, middleware.crawler, body)
         middleware._parsers[site] = parser
+
+
+def hook_failures(
+    crawler: Crawler,
+    *,
+    on_download_error: Callable[[Failure, Request], None],
+    on_ignored: Callable[[Response], None],
+) -> None:
+    """
+    Be told of failures that no signal tells of; the engine must have its scraper.
+
+    Args:
+        on_download_error: Called when no errback took care of a download that failed.
+        on_ignored: Called when HttpErrorMiddleware keeps a response from the spider, for good.
+    """
+    formatter: Any = crawler.logformatter
+    download_error = formatter.download_error
+
+    def told(failure: Failure, request: Request, *args: Any, **kwargs: Any) -> Any:
+        on_download_error(failure, request)
+        return download_error(failure, request, *args, **kwargs)
+
+    formatter.download_error = told
+    engine: Any = crawler.engine
+    methods = engine.scraper.spidermw.methods["process_spider_exception"]
+    for index, method in enumerate(methods):
+        if isinstance(getattr(method, "__self__", None), HttpErrorMiddleware):
+            methods[index] = _told_of_ignored(method, crawler, on_ignored)
+
+
+def _told_of_ignored(method: Callable[..., Any], crawler: Crawler, on_ignored: Callable[[Response], None]) -> Any:
+    spider = inspect.signature(method).parameters.get("spider")
+    # Before Scrapy 2.14 it must be given, later it should not.
+    wants_spider = spider is not None and spider.default is inspect.Parameter.empty
+
+    def ignore(response: Response, exception: Exception, spider: Spider | None = None) -> Any:
+        given = {"spider": crawler.spider} if wants_spider else {}
+        result = method(response=response, exception=exception, **given)
+        if result is not None and isinstance(exception, HttpError):
+            on_ignored(response)
+        return result
+
+    return ignore
 
 
 async def _nothing() -> None:

@@ -94,6 +94,11 @@ def counts(taskid: int) -> str:
     return prefix(taskid) + "counts"
 
 
+def failures(taskid: int) -> str:
+    """STREAM of requests that failed for good: signed, and slot, queue and payload. As :func:`stats`."""
+    return prefix(taskid) + "failures"
+
+
 def limits(taskid: int) -> str:
     """HASH downloader slot -> "most:delay_ms", of slots with limits of their own. Live."""
     return prefix(taskid) + "limits"

@@ -15,8 +15,8 @@ import pickle
 import sys
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import asdict, dataclass
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy.errors import NotVerified
@@ -56,6 +56,7 @@ class Kind(bytes, Enum):
     REQUEST = b"request"
     ITEMS = b"items"
     FILE = b"file"
+    FAILURE = b"failure"
 
 
 def task_key(secret: str, taskid: int) -> bytes:
@@ -179,6 +180,24 @@ def decode_request(signed: bytes, spider: Spider, key: bytes) -> Request:
         raise ValueError(f"a request cannot be read here: {type(error).__name__}: {error}") from error
 
 
+def with_fresh_tries(signed: bytes, key: bytes) -> bytes:
+    """
+    Take out of a signed request how often it was retried: Scrapy's retry middleware counts anew.
+
+    Raises:
+        NotVerified: Not signed for this task.
+        ValueError: A class in it is missing, or it cannot be serialised again.
+    """
+    payload = verify(key, Kind.REQUEST, signed)
+    try:
+        url, path, state = pickle.loads(_inflate(payload))
+    # It is the project's classes that raise, whatever they like.
+    except Exception as error:
+        raise ValueError(f"a request cannot be read here: {type(error).__name__}: {error}") from error
+    state["meta"] = {name: value for name, value in state.get("meta", {}).items() if name != "retry_times"}
+    return sign(key, Kind.REQUEST, _deflate(_pickle((url, path, state))))
+
+
 def encode_items(items: Sequence[bytes], key: bytes) -> bytes:
     """Sign a batch of items, each already pickled by :func:`pickle_item`."""
     return sign(key, Kind.ITEMS, _deflate(pickle.dumps(list(items), protocol=5)))
@@ -252,6 +271,59 @@ def decode_file(signed: bytes, key: bytes) -> WrittenFile:
     return WrittenFile(
         str(path), payload[end:], int(process), bool(is_executable), int(position), bool(is_added), bool(is_renewed)
     )
+
+
+class What(StrEnum):
+    """What made a request fail for good."""
+
+    #: Its callback raised, or a spider middleware around it.
+    CALLBACK = "callback raised"
+    ERRBACK = "errback raised"
+    #: No response, and no errback that took care of it.
+    DOWNLOAD = "download failed"
+    #: Scrapy's HttpErrorMiddleware kept the response from the callback, after all retries.
+    IGNORED = "response ignored"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that failed for good."""
+
+    what: What
+    #: ``ValueError: no price``, or the response's status.
+    error: str
+    url: str
+    method: str
+    #: Names of the methods; empty: none was given.
+    callback: str
+    errback: str
+    #: How often it was tried: once, and then each retry.
+    tries: int
+    #: The response's status; 0: there was none.
+    status: int
+    #: Seconds since the epoch, on the worker.
+    time: float
+    worker: str
+    #: The crawl process's number in its task.
+    process: int
+    #: Empty where nothing was raised by the project.
+    traceback: str = ""
+
+
+def encode_failure(failure: Failure, key: bytes) -> bytes:
+    """Turn a failure into a signed payload."""
+    return sign(key, Kind.FAILURE, _deflate(json.dumps(asdict(failure)).encode()))
+
+
+def decode_failure(signed: bytes, key: bytes) -> Failure:
+    """
+    Turn a signed payload into a failure again; nothing of it is unpickled.
+
+    Raises:
+        NotVerified: Not signed for this task.
+    """
+    data = json.loads(_inflate(verify(key, Kind.FAILURE, signed)))
+    return Failure(**{**data, "what": What(data["what"])})
 
 
 def encode_job(job: dict[str, Any], key: bytes) -> bytes:

@@ -24,7 +24,9 @@ from vscrapy.store.workers import Workers
 #: Keys of the whole cluster that live as long as it does.
 CLUSTER_KEYS: Final = frozenset({keys.TASKID, keys.TASKS, keys.FINISHED, keys.WORKERS, keys.PULSE})
 #: Keys of a task that outlive it, for a while.
-KEPT: Final = frozenset({"task", "job", "stats", "stat_values", "final_stats", "counts", "log", "items", "files"})
+KEPT: Final = frozenset(
+    {"task", "job", "stats", "stat_values", "final_stats", "counts", "failures", "log", "items", "files"}
+)
 
 _TASK_KEY: Final = re.compile(r"\{vs:(\d+)\}:(.+)", re.DOTALL)
 _WORKER_KEY: Final = re.compile(r"\{vs\}:worker:(.+?)(:processes)?")

@@ -33,7 +33,7 @@ GONE_S: Final = 5.0
 #: Silence that is allowed to the senders of this module's silent ones (seconds).
 SENDER_TIMEOUT_S: Final = 6
 #: What is kept of a task that has ended: everything but its frontier.
-KEPT: Final = {"task", "job", "stats", "stat_values", "final_stats", "counts", "log", "items"}
+KEPT: Final = {"task", "job", "stats", "stat_values", "final_stats", "counts", "failures", "log", "items"}
 
 #: A project in one module. Its spider goes on in lanes, one request after the other, until a file is there: an
 #: item that is lost breaks a lane, and one that comes twice shows.

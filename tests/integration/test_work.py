@@ -45,7 +45,7 @@ def test_work_is_counted_by_worker(store: Store, taskid: int) -> None:
         Result("back", leases[2].id),
         stats=StatsDelta(added={"log_count/ERROR": 2, "log_count/INFO": 9}),
     )
-    assert work(store, taskid) == [Work("one", 1, 1, 1, 2, 5), Work("the other one", 1, 0, 2, 0, 0)]
+    assert work(store, taskid) == [Work("one", 1, 1, 1, 0, 2, 5), Work("the other one", 1, 0, 2, 0, 0, 0)]
 
 
 def test_work_is_counted_once_when_a_commit_is_repeated(store: Store, taskid: int) -> None:
@@ -56,7 +56,7 @@ def test_work_is_counted_once_when_a_commit_is_repeated(store: Store, taskid: in
     result, stats = Result("done", lease.id, items=b"i", n_items=1), StatsDelta(added={"log_count/ERROR": 1})
     process.commit(result, stats=stats)
     assert process.repeat(result, stats=stats).is_replayed
-    assert work(store, taskid) == [Work("w1", 1, 1, 0, 1, 1)]
+    assert work(store, taskid) == [Work("w1", 1, 1, 0, 0, 1, 1)]
 
 
 def test_work_of_a_worker_that_has_left_is_kept(store: Store, taskid: int) -> None:
@@ -67,10 +67,10 @@ def test_work_of_a_worker_that_has_left_is_kept(store: Store, taskid: int) -> No
     [lease, *_] = first.commit(wanted=2).leases
     first.commit(Result("done", lease.id, items=b"i", n_items=1))
     first.leave("crashed")
-    assert work(store, taskid) == [Work("one", 0, 1, 0, 0, 1), Work("two", 1, 0, 0, 0, 0)]
+    assert work(store, taskid) == [Work("one", 0, 1, 0, 0, 0, 1), Work("two", 1, 0, 0, 0, 0, 0)]
     Tasks(store).stop(taskid, reason="shutdown", mode=StopMode.GRACEFUL)
     assert second.leave() is TaskState.FINISHED
-    assert work(store, taskid) == [Work("one", 0, 1, 0, 0, 1)]
+    assert work(store, taskid) == [Work("one", 0, 1, 0, 0, 0, 1)]
     assert 0 < store.client.ttl(keys.counts(taskid)) <= keys.FINISHED_TTL_S
 
 

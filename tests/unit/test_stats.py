@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vscrapy.stats import encode_values, merge
+from vscrapy.stats import decode_values, encode_values, merge
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -22,6 +22,12 @@ def sent(**values: Any) -> dict[str, Any]:
 def span(start_s: float, finish_s: float) -> dict[str, Any]:
     """What a process that ran from one second to another has set."""
     return sent(start_time=NOON + timedelta(seconds=start_s), finish_time=NOON + timedelta(seconds=finish_s))
+
+
+def test_values_come_out_as_they_went_in() -> None:
+    """Numbers, texts and times; what JSON lacks is text from there on."""
+    values = {"n": 3, "word": "é", "at": NOON, "deep": {"list": [NOON]}}
+    assert decode_values(encode_values({**values, "odd": {1}})) == {**values, "odd": "{1}"}
 
 
 def test_merge_keeps_what_was_counted() -> None:

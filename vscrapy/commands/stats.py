@@ -77,10 +77,10 @@ def _table(workers: list[Work]) -> Table:
     table = _tables.table(
         f"workers: {len(workers)}",
         left="worker",
-        right="procs done flight errors items",
-        order="worker procs done flight errors items",
+        right="procs done flight failed errors items",
+        order="worker procs done flight failed errors items",
     )
     for part in workers:
-        numbers = (part.processes, part.done, part.in_flight, part.errors, part.items)
+        numbers = (part.processes, part.done, part.in_flight, part.failed, part.errors, part.items)
         table.add_row(part.worker, *map(str, numbers))
     return table

@@ -103,6 +103,7 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
         worker=spec["worker"],
         key=bytes.fromhex(spec["key"]),
         is_alone=job["max_processes"] == 1,
+        project=Path(spec["directory"], "project"),
     )
     place.listen()
     place.take_signals()

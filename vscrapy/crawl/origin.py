@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vscrapy.store.frontier import Lease, NewRequest
+from vscrapy.store.frontier import Lease, NewFailure, NewRequest
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -32,6 +32,8 @@ class Origin:
     settled: list[NewRequest] = field(default_factory=list)
     #: An output of ``start()``: it is committed in its turn.
     is_start: bool = False
+    #: Of these, and of the request itself: what failed for good.
+    failures: dict[Request, NewFailure] = field(default_factory=dict)
     is_finished: bool = False
 
     @property

@@ -13,6 +13,8 @@ from vscrapy.store.frontier import Frontier
 from vscrapy.store.tasks import Tasks
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vscrapy.crawl.scheduler import Scheduler
     from vscrapy.store.base import Store
 
@@ -25,6 +27,7 @@ class Place:
         key: The key that signs the task's payloads.
         number: The process's number in its task, from 1.
         is_alone: The task has one process at a time.
+        project: The process's own copy of the project.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Place:
         worker: str,
         key: bytes,
         is_alone: bool,
+        project: Path,
     ) -> None:
         self.taskid = taskid
         self.process = process
@@ -45,6 +49,7 @@ class Place:
         self.worker = worker
         self.key = key
         self.is_alone = is_alone
+        self.project = project
         self.channel = channel
         self.handler = ChannelHandler(channel)
         self.frontier = Frontier(store, taskid, process)

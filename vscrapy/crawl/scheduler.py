@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from scrapy import Request, signals
@@ -25,6 +26,7 @@ from twisted.internet.defer import Deferred
 from vscrapy.crawl.buffer import Buffer
 from vscrapy.crawl.closespider import TaskCloseSpider
 from vscrapy.crawl.facts import SharedFacts
+from vscrapy.crawl.failures import Failures
 from vscrapy.crawl.origin import Local, Origin, StartOutputs
 from vscrapy.crawl.politeness import Politeness
 from vscrapy.crawl.seen import Seen
@@ -136,6 +138,7 @@ class Scheduler(BaseScheduler):
         self._shared = SharedFacts(self._crawler, self._session, on_start_failed=self._hooks.mark_start_failed)
         self._shared.install()
         self._close_spider = TaskCloseSpider(self._crawler, self._session)
+        Failures(self._crawler, self.place, self._find).install()
         for signal, handler in (
             (signals.item_scraped, self._on_item),
             (signals.item_dropped, self._on_item_gone),
@@ -349,6 +352,13 @@ class Scheduler(BaseScheduler):
         is_start = self._has_start_queue and bool(request.meta.get("is_start_request"))
         return f"{int(request.priority)}{'s' if is_start else ''}"
 
+    def _find(self, source: Any) -> tuple[Request | None, Origin | None]:
+        """The request of ours that a response, a failure or a request belongs to, and its origin."""
+        for request in (getattr(source, "request", None), source, ORIGIN.get()):
+            if isinstance(request, Request) and request in self._origins:
+                return request, self._origins[request]
+        return None, None
+
     def _decode(self, lease: Lease) -> Request | None:
         try:
             return decode_request(lease.payload, self._spider, self.place.key)
@@ -418,7 +428,8 @@ class Scheduler(BaseScheduler):
             self._start_outputs.settle()
             return
         what, id_ = ("done", root.lease.id) if root.lease is not None else ("feed", "")
-        self._put([self._result(what, id_, self._all_requests(root), root.items)], [self._all_sources(root)])
+        result = self._result(what, id_, self._all_requests(root), root.items)
+        self._put([replace(result, failures=list(root.failures.values()))], [self._all_sources(root)])
 
     def _all_requests(self, root: Origin) -> list[NewRequest]:
         self._claimed.difference_update(claim.slot for claim in root.settled)
@@ -558,7 +569,9 @@ class Scheduler(BaseScheduler):
         requests = [request for origin in origins for request in self._all_requests(origin)]
         sources = [source for origin in origins for source in self._all_sources(origin)]
         items = [item for origin in origins for item in origin.items]
-        self._put([self._result("start", str(len(origins)), requests, items)], [sources])
+        failures = [failure for origin in origins for failure in origin.failures.values()]
+        start = self._result("start", str(len(origins)), requests, items)
+        self._put([replace(start, failures=failures)], [sources])
 
     def _start_exhausted(self) -> None:
         self._reads_start = False

@@ -17,6 +17,8 @@ from vscrapy.store.base import Store, text
 
 #: Crashes in a row, without one finished request, that end a task.
 MOST_CRASHES: Final = 5
+#: Requests that failed for good, and that are kept of a task.
+MOST_FAILURES: Final = 1000
 #: A process that found nothing to do has left: the task does not grow for this long (ms).
 STARVED_PAUSE_MS: Final = 30_000
 
@@ -61,6 +63,18 @@ class NewRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class NewFailure:
+    """A request that failed for good, on its way into the task's list."""
+
+    #: Of the lease that the same commit ends; empty: the request cannot be put back.
+    lease: str
+    #: The signed :class:`~vscrapy.wire.Failure`.
+    signed: bytes
+    #: What is put back, signed; empty: the request as it was leased.
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What came of one request, or of some outputs of ``start()``, or of nobody in particular."""
 
@@ -72,6 +86,7 @@ class Result:
     #: Signed batch of items, or nothing.
     items: bytes = b""
     n_items: int = 0
+    failures: Sequence[NewFailure] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +257,10 @@ class Frontier:
         args.append(len(rows))
         for row in rows:
             args.extend(row)
+        failures = [failure for result in results for failure in result.failures]
+        args.extend((MOST_FAILURES, len(failures)))
+        for failure in failures:
+            args.extend((failure.lease, failure.signed, failure.payload))
         args.append(len(results))
         for result in results:
             args.extend(_result_args(result))
@@ -257,6 +276,7 @@ class Frontier:
                 keys.facts(task),
                 keys.fact_versions(task),
                 keys.counts(task),
+                keys.failures(task),
             ],
             args,
         )

@@ -20,6 +20,8 @@ class Work:
     done: int
     #: Requests that its crawl processes have leased.
     in_flight: int
+    #: Requests that failed for good.
+    failed: int
     #: Log records of level ERROR.
     errors: int
     items: int
@@ -41,6 +43,7 @@ def work(store: Store, taskid: int) -> list[Work]:
             processes=processes[name],
             done=counted.get(f"done {name}", 0),
             in_flight=in_flight[name],
+            failed=counted.get(f"failed {name}", 0),
             errors=counted.get(f"errors {name}", 0),
             items=counted.get(f"items {name}", 0),
         )

@@ -21,7 +21,7 @@ local function end_task(task_key, prefix, ttl_s, buckets)
     local ended = redis.call('HMGET', task_key, 'reason', 'exit_code')
     redis.call('XADD', prefix .. 'log', '*', 'end',
         cjson.encode({reason = ended[1], exit_code = tonumber(ended[2])}))
-    for _, name in ipairs({'task', 'job', 'stats', 'stat_values', 'counts', 'log', 'items', 'files'}) do
+    for _, name in ipairs({'task', 'job', 'stats', 'stat_values', 'counts', 'failures', 'log', 'items', 'files'}) do
         redis.call('EXPIRE', prefix .. name, ttl_s)
     end
 end

@@ -14,6 +14,7 @@
 -- KEYS[7]  facts (HASH)
 -- KEYS[8]  fact versions (ZSET)
 -- KEYS[9]  what each worker has done (HASH)
+-- KEYS[10] requests that failed for good (STREAM)
 -- ARGV[1]  the task's key prefix; queues and seen sets are named from it
 -- ARGV[2]  process
 -- ARGV[3]  number of this commit, 1, 2, 3 ...
@@ -24,6 +25,10 @@
 -- next     number of shares that the process has come down to; then for each: slot, share
 -- next     number of what the task counts otherwise, -1: nobody asks; then for each: name, number
 -- next     number of counted stats; then for each: name, operation ('+', 'max', 'min'), number
+-- next     failed requests kept at most; number of new ones; then for each:
+--            lease id; '': it cannot be put back
+--            signed failure
+--            payload to put back, '': as leased
 -- next     number of results; then for each:
 --            what: 'done' (acknowledge), 'part' (early flush), 'back' (not run, give back),
 --                  'start' (outputs of start()), 'started' (start() is exhausted), 'feed' (no parent)
@@ -77,6 +82,17 @@ local function settle_local(locals, claim, queue, seen, member, process)
     end
     redis.call('HSET', locals, claim, process)
     return true
+end
+
+-- Note a request that failed for good, under the next number.
+local function add_failure(key, task_key, held, failure, payload)
+    local number = redis.call('HINCRBY', task_key, 'failures_seq', 1)
+    local entry = {'failure', failure}
+    if held then
+        local slot, queue, leased = parts(held)
+        entry = {'failure', failure, 'slot', slot, 'queue', queue, 'payload', payload ~= '' and payload or leased}
+    end
+    redis.call('XADD', key, string.format('%d-0', number), unpack(entry))
 end
 
 -- A worker has done so much more.
@@ -156,6 +172,19 @@ else
         if name == 'log_count/ERROR' and operation == '+' then
             n_errors = n_errors + tonumber(number)
         end
+    end
+
+    -- Before the results, which end the leases.
+    local most, failed = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+    at = at + 2
+    for _ = 1, failed do
+        add_failure(KEYS[10], task_key, ARGV[at] ~= '' and redis.call('HGET', KEYS[3], ARGV[at]), ARGV[at + 1],
+            ARGV[at + 2])
+        at = at + 3
+    end
+    if failed > 0 then
+        local dropped = redis.call('XTRIM', KEYS[10], 'MAXLEN', most)
+        redis.call('HINCRBY', task_key, 'failures_dropped', dropped)
     end
 
     local groups, order, backs, index, queued, leased, acknowledged, items = {}, {}, {}, 0, 0, 0, 0, 0
@@ -336,7 +365,8 @@ else
     if acknowledged > 0 then
         redis.call('HSET', task_key, 'crashes', 0)
     end
-    count_work(KEYS[9], record.worker, {done = acknowledged, errors = n_errors, items = items})
+    count_work(KEYS[9], record.worker, {done = acknowledged, failed = failed, errors = n_errors,
+        items = items})
 end
 
 -- The end is counted: nothing waits, nothing is leased or stays on a process, start() is exhausted. One process is

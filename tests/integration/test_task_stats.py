@@ -62,7 +62,7 @@ def test_stats_are_those_that_the_sender_dumped(machine: Machine, site: Site, sh
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.endswith(f"\n{dumped}\n")
     assert re.search(r"^task 1: pages, finished$", shown.stdout, re.MULTILINE)
-    assert re.search(r"^w1 +0 +20 +0 +0 +20$", shown.stdout, re.MULTILINE)
+    assert re.search(r"^w1 +0 +20 +0 +0 +0 +20$", shown.stdout, re.MULTILINE)
     found = stats_of(machine, 1)
     assert (found["taskid"], found["spider"], found["state"], found["reason"]) == (1, "pages", "finished", "finished")
     assert found["stats"]["item_dropped_count"] == found["stats"]["item_scraped_count"] == 10
