@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -49,9 +50,11 @@ print(json.dumps([[f.path, f.content.decode(), f.position, f.is_added, f.is_rene
 def run(tmp_path: Path, body: str) -> tuple[list[list[Any]], str]:
     """What is sent, as path, content, position, is_added, is_renewed, is_executable; and what is said."""
     (tmp_path / "checkout" / "project").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "temporary").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", RUN.format(body=textwrap.dedent(body))],
         cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
         capture_output=True,
         text=True,
         timeout=60,
@@ -256,3 +259,19 @@ def test_written_files_beyond_the_project_are_named(tmp_path: Path) -> None:
     assert sent == []
     assert said.count("outside.txt is written on worker w1 and is lost") == 1
     assert "further" not in said
+
+
+def test_written_files_in_an_absolute_store_are_named_where_the_sender_is_elsewhere(tmp_path: Path) -> None:
+    """On the sender's own machine they are where it looks for them; temporary files are nobody's business."""
+    body = """
+        import tempfile
+
+        tempfile.NamedTemporaryFile("w").write("x")
+        Path("../../store.txt").write_text("x")
+        begin(is_same_host={})
+        """
+    _, said = run(tmp_path, body.format(False))
+    assert said.count("store.txt is written on worker w1 and stays there") == 1
+    (tmp_path / "temporary").rmdir()
+    _, said = run(tmp_path, body.format(True))
+    assert said == ""

@@ -66,7 +66,7 @@ class Opened:
 
     def _note_outside(self, path: str) -> None:
         is_removed = path.startswith(self._checkout)
-        if not is_removed and path.startswith(_SYSTEM):
+        if not is_removed and f"{path}{os.sep}".startswith(_SYSTEM):  # O_TMPFILE opens a directory
             return
         hidden = path.removeprefix(self._checkout).split(os.sep)
         if not any(part.startswith(".") or part == "__pycache__" for part in hidden):
