@@ -150,5 +150,5 @@ def sender(taskid: int) -> str:
 #   <prefix>waiters:SLOT      SET of processes that wait for a share; <prefix>contended: SET of such slots
 #   <prefix>released          HASH slot with a delay -> when its last holder left it (ms), and who that was
 #   <prefix>locals            HASH claim -> process: requests that cannot be serialised and stay on a process
-#   <prefix>counts            HASH name -> number: what the task counts, not as a stat (for CLOSESPIDER_*)
+#   <prefix>closing           HASH name -> number: what the task counts, not as a stat (for CLOSESPIDER_*)
 #   <prefix>seen:BUCKET       SET of integers: 64 bits of each fingerprint seen; 0 <= BUCKET < SEEN_BUCKETS

@@ -21,16 +21,21 @@ class TaskState(StrEnum):
     PAUSED = "paused"
     #: A reason to end is known; crawl processes are closing their spiders.
     STOPPING = "stopping"
-    #: No crawl process is left. Reason and exit code stand; the frontier is freed.
+    #: No crawl process is left, and the frontier is freed; home writes the feeds of a detached task.
+    STORING = "storing"
+    #: All is done. Reason and exit code stand.
     FINISHED = "finished"
 
 
 #: From each state, the states that may follow it.
 MOVES: Final[dict[TaskState, frozenset[TaskState]]] = {
     TaskState.QUEUED: frozenset({TaskState.RUNNING, TaskState.PAUSED, TaskState.FINISHED}),
-    TaskState.RUNNING: frozenset({TaskState.PAUSED, TaskState.STOPPING, TaskState.FINISHED}),
-    TaskState.PAUSED: frozenset({TaskState.QUEUED, TaskState.RUNNING, TaskState.STOPPING, TaskState.FINISHED}),
-    TaskState.STOPPING: frozenset({TaskState.FINISHED}),
+    TaskState.RUNNING: frozenset({TaskState.PAUSED, TaskState.STOPPING, TaskState.STORING, TaskState.FINISHED}),
+    TaskState.PAUSED: frozenset(
+        {TaskState.QUEUED, TaskState.RUNNING, TaskState.STOPPING, TaskState.STORING, TaskState.FINISHED}
+    ),
+    TaskState.STOPPING: frozenset({TaskState.STORING, TaskState.FINISHED}),
+    TaskState.STORING: frozenset({TaskState.FINISHED}),
     TaskState.FINISHED: frozenset(),
 }
 

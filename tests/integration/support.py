@@ -33,7 +33,14 @@ _WORKER_KEY: Final = re.compile(r"\{vs\}:worker:(.+?)(:processes)?")
 _names = count(1)
 
 
-def submit(store: Store, *, max_processes: int = 0, sender_timeout_ms: int = 0, log_keep: int = 1000) -> int:
+def submit(
+    store: Store,
+    *,
+    max_processes: int = 0,
+    sender_timeout_ms: int = 0,
+    log_keep: int = 1000,
+    has_feeds: bool = False,
+) -> int:
     """Make a task, queued."""
     tasks = Tasks(store)
     taskid = tasks.new_id()
@@ -44,6 +51,7 @@ def submit(store: Store, *, max_processes: int = 0, sender_timeout_ms: int = 0, 
         max_processes=max_processes,
         sender_timeout_ms=sender_timeout_ms,
         log_keep=log_keep,
+        has_feeds=has_feeds,
     )
     return taskid
 

@@ -22,6 +22,7 @@ LAYERS: Final = (
     {"cli"},
     {"commands"},
     {"sender", "worker", "crawl", "preflight"},
+    {"home"},
     {"embedded", "internals"},
     {"store"},
     {"bundle"},

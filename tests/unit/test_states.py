@@ -40,6 +40,8 @@ OPERATIONS: dict[str, Operation] = {
     "pause": lambda process: Tasks(process.store).pause(process.taskid),
     "resume": lambda process: Tasks(process.store).resume(process.taskid),
     "log": lambda process: Streams(process.store).append_log(process.taskid, [LogLine("out", "x")]),
+    "claim home": lambda process: Workers(process.store).claim_home(process.taskid, "home", "w1"),
+    "stored": lambda process: _stored(process),
     "sign of life": lambda process: Tasks(process.store).sign_of_life(process.taskid),
     "archive": lambda process: _archive(process),
     "worker dies": lambda process: Workers(process.store).leave_places(process.worker),
@@ -51,7 +53,12 @@ SITUATIONS: dict[str, Callable[[Store], Process]] = {
     "running": lambda store: running(store, submit(store)),
     "paused": lambda store: _paused(store),
     "paused before its first process": lambda store: _paused_early(store),
+    "running with feeds": lambda store: running(store, submit(store, has_feeds=True)),
+    "paused with feeds": lambda store: _paused(store, has_feeds=True),
     "stopping": lambda store: _stopping(store),
+    "stopping with feeds": lambda store: _stopping(store, has_feeds=True),
+    "storing": lambda store: _storing(store),
+    "storing by somebody": lambda store: _home(store),
     "finished": lambda store: _finished(store),
 }
 
@@ -68,8 +75,25 @@ def _archive(process: Process) -> None:
         tasks.archive(record)
 
 
-def _paused(store: Store) -> Process:
-    process = running(store, submit(store))
+def _stored(process: Process) -> None:
+    Tasks(process.store).stored(process.taskid, process.name)
+    process.leave()
+
+
+def _storing(store: Store) -> Process:
+    process = _stopping(store, has_feeds=True)
+    process.leave()
+    return process
+
+
+def _home(store: Store) -> Process:
+    process = Process(store, _storing(store).taskid)
+    assert Workers(store).claim_home(process.taskid, process.name, process.worker) == 2
+    return process
+
+
+def _paused(store: Store, *, has_feeds: bool = False) -> Process:
+    process = running(store, submit(store, has_feeds=has_feeds))
     Tasks(store).pause(process.taskid)
     return process
 
@@ -80,8 +104,8 @@ def _paused_early(store: Store) -> Process:
     return process
 
 
-def _stopping(store: Store) -> Process:
-    process = running(store, submit(store))
+def _stopping(store: Store, *, has_feeds: bool = False) -> Process:
+    process = running(store, submit(store, has_feeds=has_feeds))
     Tasks(store).stop(process.taskid, reason="x", mode=StopMode.GRACEFUL)
     return process
 

@@ -18,6 +18,7 @@ from scrapy.utils.spider import iter_spider_classes
 
 from vscrapy import config, embedded, internals
 from vscrapy.errors import ConfigError, StoreUnavailable
+from vscrapy.home import remote_feeds
 from vscrapy.preflight.check import check
 from vscrapy.preflight.finding import Finding, Severity
 from vscrapy.preflight.report import all_lines, start_lines
@@ -75,6 +76,7 @@ class _OnWorkers:
             is_attached=not opts.detach,
             max_processes=opts.workers,
             pipelines=_pipelines(settings, is_attached=not opts.detach),
+            has_feeds=opts.detach and bool(remote_feeds(settings)),
             file=file,
         )
         if opts.check:
@@ -134,7 +136,10 @@ class _OnWorkers:
         store.check()
         taskid = submit(store, endpoint.secret, order, settings, exclude).taskid
         print(f"task {taskid}: {order.spider} runs detached; follow it with: vscrapy -c {taskid}")
-        if settings.getdict("FEEDS"):
+        remote = remote_feeds(settings)
+        if remote:
+            print(f"when all is crawled, a worker writes {', '.join(config.redact(uri) for uri in remote)}")
+        if set(map(str, settings.getdict("FEEDS"))) - set(remote):
             print(f"its items stay on Redis; fetch them with: vscrapy items {taskid} -o FILE")
 
 

@@ -112,6 +112,8 @@ def _task_table(records: list[TaskRecord], now_ms: int) -> Table:
     )
     for record in records:
         state = record.state.value + (f": {record.reason}" if record.reason not in ("", "finished") else "")
+        if record.feeds == "failed":
+            state += ", feeds not stored"
         sender = "detached"
         if record.is_attached:
             sender = "attached" if record.ended_ms else f"seen {_ago(record.sender_ms, now_ms)} ago"

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from vscrapy.crawl.place import Place
     from vscrapy.crawl.written import Written
+    from vscrapy.store.base import Store
     from vscrapy.store.files import Files
 
 #: Exit code: the crawl did not come about; trying again would not help.
@@ -47,12 +49,17 @@ def main(spec: dict[str, Any], channel_fd: int) -> int:
     Returns:
         The exit code: 0, or ``FAILED``; an import error of the project is told with its traceback.
     """
+    return run(spec, channel_fd, _crawl)
+
+
+def run(spec: dict[str, Any], channel_fd: int, work: Callable[[dict[str, Any], dict[str, Any], Channel], int]) -> int:
+    """Do some work in the project's directory, with its output on the channel; as :func:`main`."""
     channel = Channel(channel_fd)
     install_streams(channel)
     job: dict[str, Any] = spec["job"]
     _enter(Path(spec["directory"]), job)
     try:
-        return _crawl(spec, job, channel)
+        return work(spec, job, channel)
     except ModuleNotFoundError as error:
         traceback.print_exc()
         print(
@@ -86,14 +93,46 @@ def _enter(directory: Path, job: dict[str, Any]) -> None:
 def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     from vscrapy import internals
     from vscrapy.crawl.opened import Opened
-    from vscrapy.crawl.place import Place
     from vscrapy.crawl.written import Written
-    from vscrapy.store.base import Store
     from vscrapy.store.files import Files
 
     internals.check()
+    store = connect(spec)
+    place = make_place(store, spec, job, channel)
+    place.take_signals()
+    project = Path(spec["directory"], "project")
+    opened = Opened(project, Path(spec["directory"]))
+    written = Written(project, opened, _shipped(job))
+    opened.watch()
+    settings = project_settings(job)
+    log_to(place, settings)
+    _take_over(settings, place, job)
+    process: Any = internals.crawler_process(settings)
+    crawler: Crawler = process.create_crawler(spider_class(process.spider_loader, job, Path(spec["directory"])))
+    log_to(place, crawler.settings)
+    place.handler.hide_pipelines = job["pipelines"] == "home"
+    process.crawl(crawler, **job["spider_args"])
+    if job["takes_files"]:
+        _send_files(written, place, Files(store), crawler.settings, job)
+    process.start(install_signal_handlers=False)
+    if place.scheduler is not None:
+        place.scheduler.finish(timeout_s=LAST_STATS_S)
+    written.finish()
+    return FAILED if process.bootstrap_failed else 0
+
+
+def connect(spec: dict[str, Any]) -> Store:
+    """A store for this process."""
+    from vscrapy.store.base import Store
+
     endpoint = Endpoint(spec["url"], spec["source"], "", is_insecure_allowed=True)
-    store = Store(endpoint, name=f"vscrapy-crawl-{spec['taskid']}-{spec['number']}")
+    return Store(endpoint, name=f"vscrapy-crawl-{spec['taskid']}-{spec['number']}")
+
+
+def make_place(store: Store, spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> Place:
+    """This process's place, which listens to its agent."""
+    from vscrapy.crawl.place import Place
+
     place = Place(
         store,
         channel,
@@ -106,26 +145,7 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
         project=Path(spec["directory"], "project"),
     )
     place.listen()
-    place.take_signals()
-    project = Path(spec["directory"], "project")
-    opened = Opened(project, Path(spec["directory"]))
-    written = Written(project, opened, _shipped(job))
-    opened.watch()
-    settings = _settings(job)
-    _log_to(place, settings)
-    _take_over(settings, place, job)
-    process: Any = internals.crawler_process(settings)
-    crawler: Crawler = process.create_crawler(_spider_class(process, job, Path(spec["directory"])))
-    _log_to(place, crawler.settings)
-    place.handler.hide_pipelines = job["pipelines"] == "home"
-    process.crawl(crawler, **job["spider_args"])
-    if job["takes_files"]:
-        _send_files(written, place, Files(store), crawler.settings, job)
-    process.start(install_signal_handlers=False)
-    if place.scheduler is not None:
-        place.scheduler.finish(timeout_s=LAST_STATS_S)
-        written.finish()
-    return FAILED if process.bootstrap_failed else 0
+    return place
 
 
 def _shipped(job: dict[str, Any]) -> dict[str, str]:
@@ -152,7 +172,7 @@ def _send_files(written: Written, place: Place, files: Files, settings: BaseSett
     )
 
 
-def _settings(job: dict[str, Any]) -> Settings:
+def project_settings(job: dict[str, Any]) -> Settings:
     """The project's settings, with what stood on the command line."""
     from scrapy.utils.conf import init_env
     from scrapy.utils.project import get_project_settings
@@ -201,7 +221,7 @@ def _take_over(settings: Settings, place: Place, job: dict[str, Any]) -> None:
     settings.setdict(ours, priority=PRIORITY)
 
 
-def _log_to(place: Place, settings: Settings) -> None:
+def log_to(place: Place, settings: Settings) -> None:
     """Send log records from the project's LOG_LEVEL on."""
     place.handler.setLevel(settings.get("LOG_LEVEL") or logging.DEBUG)
     place.handler.use_format(settings.get("LOG_FORMAT"))
@@ -210,9 +230,15 @@ def _log_to(place: Place, settings: Settings) -> None:
         logging.root.addHandler(place.handler)
 
 
-def _spider_class(process: Any, job: dict[str, Any], directory: Path) -> type[Spider]:
+def spider_class(loader: Any, job: dict[str, Any], directory: Path) -> type[Spider]:
+    """
+    The task's spider.
+
+    Raises:
+        KeyError: The project's spider loader does not find it.
+    """
     if job["kind"] == "crawl":
-        spider: type[Spider] = process.spider_loader.load(job["spider"])
+        spider: type[Spider] = loader.load(job["spider"])
         return spider
     from scrapy.utils.spider import iter_spider_classes
 

@@ -22,10 +22,10 @@ from twisted.internet.defer import Deferred
 
 from vscrapy import internals
 from vscrapy.errors import StoreRefused, StoreUnavailable, TaskGone, VscrapyError
+from vscrapy.home import Home, silence
 from vscrapy.sender.files import FilesHome
 from vscrapy.sender.follow import Follower
 from vscrapy.sender.follow import Home as Taker
-from vscrapy.sender.home import Home, silence
 from vscrapy.sender.outputs import Outputs
 from vscrapy.sender.presence import Presence
 from vscrapy.sender.submit import Order, counts_items_at_home, project_dir, submit

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy import bundle, config, localmodules
 from vscrapy.errors import ConfigError
+from vscrapy.home import remote_feeds
 from vscrapy.localmodules import OutsideRoot
 from vscrapy.model import PROTOCOL
 from vscrapy.store.blobs import Blobs
@@ -60,6 +61,8 @@ class Order:
     max_processes: int
     #: ``home`` or ``worker``.
     pipelines: str
+    #: Home on a worker is to write feeds, when all is crawled.
+    has_feeds: bool = False
     #: The file of ``runspider``.
     file: Path | None = None
 
@@ -109,6 +112,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         "argv": ["scrapy", order.kind, order.spider],
         "pipelines": order.pipelines,
         "counts_items_at_home": counts_items_at_home(order, settings),
+        "feeds": _feeds(settings) if order.has_feeds else None,
         "max_processes": order.max_processes,
         "takes_files": order.is_attached,
         "host": socket.gethostname(),
@@ -128,6 +132,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         max_processes=order.max_processes,
         sender_timeout_ms=int(timeout_s * 1000),
         log_keep=settings.getint("VSCRAPY_LOG_KEEP", LOG_KEEP),
+        has_feeds=order.has_feeds,
     )
     n_files = sum(len(root.files) for root in made.bundle.manifest.roots)
     return Submitted(taskid, key, n_files, sent_bytes)
@@ -260,3 +265,23 @@ def _command_line(settings: BaseSettings) -> dict[str, Any]:
         except TypeError as error:
             raise ConfigError(f"the setting {name} of the command line cannot travel: {error}") from error
     return found
+
+
+def _feeds(settings: BaseSettings) -> dict[str, Any] | None:
+    """
+    The feeds for home on a worker, if the command line gives any; None: the project's own settings have them.
+
+    Scrapy adds the project's feeds to those of the command line. What does not travel, such as the class of a filter,
+    is the project's (the value is None then).
+    """
+    from scrapy.settings import SETTINGS_PRIORITIES
+
+    if settings.getpriority("FEEDS") != SETTINGS_PRIORITIES["cmdline"]:
+        return None
+    feeds: dict[str, Any] = {}
+    for uri, options in remote_feeds(settings).items():
+        try:
+            feeds[uri] = json.loads(json.dumps(options))
+        except TypeError:
+            feeds[uri] = None
+    return feeds

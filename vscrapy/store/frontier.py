@@ -21,6 +21,9 @@ MOST_CRASHES: Final = 5
 MOST_FAILURES: Final = 1000
 #: A process that found nothing to do has left: the task does not grow for this long (ms).
 STARVED_PAUSE_MS: Final = 30_000
+#: How often the feeds of a detached task are tried, and the wait after the first try (ms); it doubles with each.
+MOST_FEED_TRIES: Final = 5
+FEED_WAIT_MS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +329,10 @@ def leave(store: Store, taskid: int, process: str, *, how: str) -> TaskState | N
     reply = store.run(
         "leave",
         [keys.task(taskid), keys.processes(taskid), keys.leases(taskid, process)],
-        [keys.prefix(taskid), process, how, MOST_CRASHES, keys.FINISHED_TTL_S, keys.SEEN_BUCKETS, STARVED_PAUSE_MS],
+        [
+            *(keys.prefix(taskid), process, how, MOST_CRASHES, keys.FINISHED_TTL_S, keys.SEEN_BUCKETS),
+            *(STARVED_PAUSE_MS, MOST_FEED_TRIES, FEED_WAIT_MS),
+        ],
     )
     state = text(reply[1])
     return None if state == "gone" else TaskState(state)

@@ -43,6 +43,9 @@ class TaskRecord:
     errors: int
     #: ``start()`` was lost with the process that ran it.
     is_start_lost: bool = False
+    #: Of a detached task's feeds that are no files: ``wanted``, ``waiting``, ``writing``, ``written``, ``failed``;
+    #: '': it has none.
+    feeds: str = ""
 
     @property
     def is_growing(self) -> bool:
@@ -52,6 +55,11 @@ class TaskRecord:
         if self.max_processes and self.processes >= self.max_processes:
             return False
         return self.processes == 0 or self.is_start_lost or self.queued > self.processes * self.capacity
+
+    @property
+    def wants_home(self) -> bool:
+        """Are there feeds that nobody writes? ``home.lua`` decides the same, and when."""
+        return self.state is TaskState.STORING and self.feeds == "waiting"
 
 
 _STATS = ("response_received_count", "item_scraped_count", "log_count/ERROR")
@@ -83,6 +91,7 @@ def _record(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> 
         items=int(float(counts[1] or 0)),
         errors=int(float(counts[2] or 0)),
         is_start_lost=record.get("start") == "lost",
+        feeds=record.get("feeds", ""),
     )
 
 
@@ -109,6 +118,7 @@ class Tasks:
         max_processes: int,
         sender_timeout_ms: int,
         log_keep: int,
+        has_feeds: bool = False,
     ) -> None:
         """
         Make the task, and wake the agents. Safe to call again.
@@ -117,6 +127,7 @@ class Tasks:
             job: The signed job.
             sender_timeout_ms: Silence after which the sender counts as lost; 0 for a detached task.
             log_keep: Log lines kept.
+            has_feeds: Home is to write feeds when all is crawled.
         """
         self._store.run(
             "submit",
@@ -126,6 +137,7 @@ class Tasks:
                 sender_timeout_ms,
                 *("spider", spider, "max_processes", max_processes),
                 *("protocol", PROTOCOL, "log_keep", log_keep),
+                *("feeds", "wanted" if has_feeds else ""),
             ],
         )
         self.wake()
@@ -244,6 +256,15 @@ class Tasks:
         if changed:
             self.wake()
         return bool(changed), TaskState(text(state))
+
+    def is_home(self, taskid: int, process: str) -> bool:
+        """Is this process the one that writes the task's feeds?"""
+        with translate(self._store.endpoint):
+            return bool(self._store.client.hexists(keys.processes(taskid), process))
+
+    def stored(self, taskid: int, process: str) -> bool:
+        """Note that *process* has written the feeds; False: it is not home any more. Safe to repeat."""
+        return bool(self._store.run("stored", [keys.task(taskid), keys.processes(taskid)], [process]))
 
     def archive(self, record: TaskRecord) -> None:
         """Move a finished task from the registry of live tasks to that of finished ones. Safe to repeat."""

@@ -62,6 +62,8 @@ FORGET_MS: Final = 60_000
 SIGN_OFF_S: Final = 3.0
 #: Module and function that a crawl process calls. A name, for the agent never imports what is beyond it.
 ENTRY: Final = ("vscrapy.crawl.main", "main")
+#: ... and the process that writes a detached task's feeds.
+HOME_ENTRY: Final = ("vscrapy.crawl.feeds", "main")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class AgentOptions:
     #: How long spiders may take to close when their task does not say (s).
     close_timeout_s: float = CLOSE_TIMEOUT_S
     entry: tuple[str, str] = ENTRY
+    home_entry: tuple[str, str] = HOME_ENTRY
 
 
 class Agent(Service):
@@ -120,7 +123,7 @@ class Agent(Service):
             self._relay,
             self._spawner,
             self._checkouts,
-            SlotOptions(options.slots, endpoint, options.entry, options.close_timeout_s),
+            SlotOptions(options.slots, endpoint, options.entry, options.home_entry, options.close_timeout_s),
             freed=self._freed,
             say=say,
         )

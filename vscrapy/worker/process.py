@@ -60,6 +60,13 @@ class Place:
     number: int
     #: The worker's name at that time.
     worker: str
+    #: It is home's: the process writes the feeds of a detached task.
+    is_home: bool = False
+
+    @property
+    def title(self) -> str:
+        """What the process is called in the task's log."""
+        return "home" if self.is_home else f"crawl process {self.number}"
 
 
 class _Pipe(FileDescriptor):

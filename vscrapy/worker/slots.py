@@ -44,6 +44,8 @@ CRASHED_FLUSH_S: Final = 0.3
 #: Exit codes of a crawl process that mean something: no crawl at all; given up for dead.
 FAILED_CODE: Final = 70
 FENCED_CODE: Final = 71
+#: Exit code of home: not all feeds are written.
+FEEDS_CODE: Final = 73
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,9 @@ class SlotOptions:
     slots: int
     #: Where the store is, and the secret, which stays here.
     endpoint: Endpoint
-    #: Module and function that a crawl process calls.
+    #: Module and function that a crawl process calls; and the process that writes a detached task's feeds.
     entry: tuple[str, str]
+    home_entry: tuple[str, str]
     #: How long spiders may take to close when their task does not say (s).
     close_timeout_s: float
 
@@ -126,8 +129,15 @@ class Slots:
         return {resident.child.place.taskid: resident.child.close_timeout_s for resident in self._residents.values()}
 
     async def fill(self, records: Iterable[TaskRecord]) -> None:
-        """Claim a place in each task that grows, at most one in each, those with the fewest processes first."""
-        growing = [record for record in records if record.is_growing and record.taskid not in self._foreign]
+        """
+        Claim a place in each task that grows, or wants its feeds written: at most one in each, those with the
+        fewest processes first.
+        """
+        growing = [
+            record
+            for record in records
+            if (record.is_growing or record.wants_home) and record.taskid not in self._foreign
+        ]
         for record in sorted(growing, key=lambda record: (record.processes, record.created_ms, record.taskid)):
             if self._is_draining or not self.worker or self.n_busy >= self._options.slots:
                 return
@@ -172,7 +182,8 @@ class Slots:
         process = f"{worker}.{uuid.uuid4().hex[:12]}"
         self._n_claiming += 1
         try:
-            number = await self._contact.call(self._workers.claim, taskid, process, worker)
+            claim = self._workers.claim_home if record.wants_home else self._workers.claim
+            number = await self._contact.call(claim, taskid, process, worker)
         except ProtocolMismatch as error:
             self._foreign.add(taskid)
             self._say(f"{error}; install the same version on both sides")
@@ -184,7 +195,7 @@ class Slots:
             self._n_claiming -= 1
         if number <= 0:
             return
-        place = Place(taskid, process, number, worker)
+        place = Place(taskid, process, number, worker, is_home=record.wants_home)
         if self._is_draining or epoch != self._epoch:
             self._start(self._give_back(place))
             return
@@ -223,7 +234,7 @@ class Slots:
             resident.directory = await self._check_out(child.place, manifest)
             if not self._is_wanted(child):
                 return _Ending("left")
-            child.launch(self._spawner, self._spec(child.place, record.spider, job, resident.directory))
+            child.launch(self._spawner, self._spec(child.place, record, job, resident.directory))
         except (NotVerified, BundleError) as error:
             self._say(f"task {taskid} is not run: {error}")
             return _Ending("failed", f"was not started: {error}")
@@ -246,11 +257,11 @@ class Slots:
     async def _check_out(self, place: Place, manifest: Manifest) -> Path:
         return await self._contact.insist(self._checkouts.check_out, place.taskid, place.number, manifest)
 
-    def _spec(self, place: Place, spider: str, job: dict[str, Any], directory: Path) -> dict[str, Any]:
-        endpoint = self._options.endpoint
+    def _spec(self, place: Place, record: TaskRecord, job: dict[str, Any], directory: Path) -> dict[str, Any]:
+        endpoint, is_home = self._options.endpoint, place.is_home
         return {
             "id": place.process,
-            "entry": list(self._options.entry),
+            "entry": list(self._options.home_entry if is_home else self._options.entry),
             "taskid": place.taskid,
             "process": place.process,
             "number": place.number,
@@ -262,7 +273,7 @@ class Slots:
             "key": wire.task_key(endpoint.secret, place.taskid).hex(),
             "directory": str(directory),
             "job": job,
-            "title": f"vscrapy-crawl task {place.taskid} {spider}",
+            "title": f"vscrapy-{'home' if is_home else 'crawl'} task {place.taskid} {record.spider}",
         }
 
     # --- its end
@@ -271,7 +282,7 @@ class Slots:
         """Send the process's last lines, give its leases back, and free its place."""
         place = child.place
         if ending.words and not child.is_fenced:
-            words = f"vscrapy: crawl process {place.number} on worker {place.worker} {ending.words}\n"
+            words = f"vscrapy: {place.title} on worker {place.worker} {ending.words}\n"
             line = LogLine("err", words, time.time(), process=place.number, worker=place.worker)
             self._relay.add(place.taskid, [line], worker=place.worker)
         patience_s = CRASHED_FLUSH_S if ending.how == "crashed" else FLUSH_S
@@ -306,11 +317,11 @@ class Slots:
 
 def _ending(child: CrawlProcess, code: int | None) -> _Ending:
     """Say what a process's exit means."""
-    if code in (0, FENCED_CODE):
+    if code in (0, FENCED_CODE, FEEDS_CODE):
         return _Ending("left")
     if code == FAILED_CODE:
         return _Ending("failed")  # It has said why.
-    back = "what it had in hand goes back"
+    back = "the feeds are written anew" if child.place.is_home else "what it had in hand goes back"
     if child.kill_reason:
         return _Ending("crashed", f"was killed: {child.kill_reason}")
     if code is None:

@@ -1,10 +1,31 @@
 -- Shared: the end of a task, and the life of what is kept of it.
 
--- The last process has left (or there never was one): free the frontier, write the end record.
-local function end_task(task_key, prefix, ttl_s, buckets)
+-- All is done: write the end record.
+local function finish_task(task_key, prefix, ttl_s)
     local time = redis.call('TIME')
-    redis.call('HSET', task_key, 'state', 'finished', 'queued', 0, 'leased', 0,
-        'ended_ms', time[1] * 1000 + math.floor(time[2] / 1000))
+    redis.call('HSET', task_key, 'state', 'finished',
+        'ended_ms', string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000)))
+    redis.call('UNLINK', prefix .. 'processes')
+    local ended = redis.call('HMGET', task_key, 'reason', 'exit_code')
+    redis.call('XADD', prefix .. 'log', '*', 'end',
+        cjson.encode({reason = ended[1], exit_code = tonumber(ended[2])}))
+    for _, name in ipairs({'task', 'job', 'stats', 'stat_values', 'counts', 'failures', 'log', 'items', 'files'}) do
+        redis.call('EXPIRE', prefix .. name, ttl_s)
+    end
+    return 'finished'
+end
+
+-- Feeds that are for home to write: not after a forced end, nor where nothing was crawled.
+local function has_feeds(task_key, prefix)
+    local task = redis.call('HMGET', task_key, 'feeds', 'process_seq', 'stop_mode', 'reason')
+    return task[1] == 'wanted' and tonumber(task[2]) > 0 and task[3] ~= 'forced'
+        and (task[4] ~= 'failed' or redis.call('EXISTS', prefix .. 'items') == 1)
+end
+
+-- The last process has left (or there never was one): free the frontier; then home writes the feeds, or the task
+-- has ended. Returns the state.
+local function end_task(task_key, prefix, ttl_s, buckets)
+    redis.call('HSET', task_key, 'queued', 0, 'leased', 0)
     for _, slot in ipairs(redis.call('SMEMBERS', prefix .. 'slots')) do
         for _, queue in ipairs(redis.call('ZRANGE', prefix .. 'queues:' .. slot, 0, -1)) do
             redis.call('UNLINK', prefix .. 'queue:' .. slot .. ':' .. queue)
@@ -17,11 +38,10 @@ local function end_task(task_key, prefix, ttl_s, buckets)
     end
     redis.call('UNLINK', prefix .. 'ready', prefix .. 'active', prefix .. 'slots', prefix .. 'processes',
         prefix .. 'facts', prefix .. 'fact_versions', prefix .. 'limits', prefix .. 'contended',
-        prefix .. 'starved', prefix .. 'released', prefix .. 'locals', prefix .. 'counts')
-    local ended = redis.call('HMGET', task_key, 'reason', 'exit_code')
-    redis.call('XADD', prefix .. 'log', '*', 'end',
-        cjson.encode({reason = ended[1], exit_code = tonumber(ended[2])}))
-    for _, name in ipairs({'task', 'job', 'stats', 'stat_values', 'counts', 'failures', 'log', 'items', 'files'}) do
-        redis.call('EXPIRE', prefix .. name, ttl_s)
+        prefix .. 'starved', prefix .. 'released', prefix .. 'locals', prefix .. 'closing')
+    if has_feeds(task_key, prefix) then
+        redis.call('HSET', task_key, 'state', 'storing', 'feeds', 'waiting')
+        return 'storing'
     end
+    return finish_task(task_key, prefix, ttl_s)
 end

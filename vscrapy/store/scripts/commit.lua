@@ -160,7 +160,7 @@ else
     at = at + 1
     is_counting = others >= 0
     for _ = 1, others do
-        redis.call('HINCRBY', prefix .. 'counts', ARGV[at], ARGV[at + 1])
+        redis.call('HINCRBY', prefix .. 'closing', ARGV[at], ARGV[at + 1])
         at = at + 2
     end
     local counted, n_errors = tonumber(ARGV[at]), 0
@@ -397,4 +397,4 @@ if version > tonumber(ARGV[6]) then
 end
 return {status, state, task[5], task[6], tonumber(task[1]), tonumber(task[2]), is_idle, duplicates, leases,
     version, facts, shares, redis.call('HGET', task_key, 'start') == 'lost' and 1 or 0,
-    is_counting and redis.call('HGETALL', prefix .. 'counts') or {}}
+    is_counting and redis.call('HGETALL', prefix .. 'closing') or {}}

@@ -13,6 +13,8 @@
 -- ARGV[5]  life of what is kept (s)
 -- ARGV[6]  number of seen buckets
 -- ARGV[7]  time that the task does not grow after a process that found nothing to do has left (ms)
+-- ARGV[8]  how often the feeds are tried
+-- ARGV[9]  wait after the first try that was no crash (ms); it doubles with each
 -- Returns {left, state}: left is 1 when the process was in the task.
 -- include: queues
 -- include: polite
@@ -76,7 +78,18 @@ if state == 'running' or state == 'paused' then
     end
 end
 if state == 'stopping' and processes == 0 then
-    end_task(task_key, prefix, ARGV[5], ARGV[6])
-    state = 'finished'
+    state = end_task(task_key, prefix, ARGV[5], ARGV[6])
+elseif state == 'storing' then
+    local feeds = redis.call('HMGET', task_key, 'feeds', 'feeds_tries', 'stop_mode')
+    local tries = tonumber(feeds[2])
+    if feeds[1] ~= 'written' and feeds[3] ~= 'forced' and tries < tonumber(ARGV[8]) then
+        local wait_ms = how == 'crashed' and 0 or ARGV[9] * 2 ^ (tries - 1)
+        redis.call('HSET', task_key, 'feeds', 'waiting', 'feeds_after_ms', string.format('%d', now_ms + wait_ms))
+    else
+        if feeds[1] ~= 'written' then
+            redis.call('HSET', task_key, 'feeds', 'failed')
+        end
+        state = finish_task(task_key, prefix, ARGV[5])
+    end
 end
 return {1, state}

@@ -19,6 +19,17 @@ end
 if state == 'finished' then
     return state
 end
+if state == 'storing' then -- home closes by itself, when the feeds are written
+    if ARGV[3] ~= 'forced' then
+        return state
+    end
+    redis.call('HSET', task_key, 'stop_mode', 'forced')
+    if tonumber(task[2]) > 0 then
+        return state
+    end
+    redis.call('HSET', task_key, 'feeds', 'failed')
+    return finish_task(task_key, prefix, ARGV[4])
+end
 if state ~= 'stopping' then
     redis.call('HSET', task_key, 'state', 'stopping', 'reason', ARGV[2], 'stop_mode', ARGV[3],
         'exit_code', ARGV[6])
@@ -26,7 +37,6 @@ elseif ARGV[3] == 'forced' then
     redis.call('HSET', task_key, 'stop_mode', 'forced')
 end
 if tonumber(task[2]) == 0 then
-    end_task(task_key, prefix, ARGV[4], ARGV[5])
-    return 'finished'
+    return end_task(task_key, prefix, ARGV[4], ARGV[5])
 end
 return 'stopping'

@@ -18,6 +18,6 @@ redis.call('HSET', KEYS[1],
     'sender_ms', now_ms, 'sender_timeout_ms', ARGV[2],
     'queued', 0, 'leased', 0, 'lease_seq', 0, 'processes', 0, 'process_seq', 0, 'capacity', 16,
     'start', 'waiting', 'start_owner', '', 'start_done', 0, 'idle_owner', '', 'crashes', 0,
-    'log_lines', 0, 'log_kept', 0)
+    'log_lines', 0, 'log_kept', 0, 'feeds_tries', 0)
 redis.call('SET', KEYS[2], ARGV[1])
 return 1

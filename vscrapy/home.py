@@ -1,5 +1,5 @@
 """
-Home: the one Scrapy crawler that does what must happen once, in the sender's process.
+Home: the one Scrapy crawler that does what must happen once: in the sender's process, or in one of a worker's.
 
 It is a real crawler of the project with its pipelines and its feed exporter, and without requests: its
 scheduler is empty, and the items come from the task. At the end it gets the merged stats and closes as Scrapy
@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import urlparse
 
 from scrapy import Request, signals
 from scrapy.core.scheduler import BaseScheduler
 from scrapy.extensions.closespider import CloseSpider
-from scrapy.extensions.feedexport import FeedExporter
+from scrapy.extensions.feedexport import FeedExporter, FileFeedStorage, StdoutFeedStorage
 from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
@@ -32,7 +34,7 @@ from vscrapy.wire import decode_items
 if TYPE_CHECKING:
     from scrapy import Spider
     from scrapy.crawler import Crawler
-    from scrapy.settings import Settings
+    from scrapy.settings import BaseSettings, Settings
 
 logger = logging.getLogger("vscrapy")
 
@@ -74,6 +76,20 @@ def silence(*, has_pipelines: bool) -> None:
         logging.getLogger(name).addFilter(is_said_here)
 
 
+def remote_feeds(settings: BaseSettings) -> dict[str, Any]:
+    """The feeds that are neither local files nor stdout, as FEEDS: a detached task's home writes these."""
+    feeds = settings.getdict("FEEDS")
+    if settings.get("FEED_URI"):  # deprecated in Scrapy, and still there
+        feeds = {settings["FEED_URI"]: {"format": settings["FEED_FORMAT"]}, **feeds}
+    storages = settings.getwithbase("FEED_STORAGES")
+    remote = {}
+    for uri, options in feeds.items():
+        path = None if isinstance(uri, Path) else storages.get(urlparse(str(uri)).scheme)
+        if path is not None and load_object(path) not in (FileFeedStorage, StdoutFeedStorage):
+            remote[str(uri)] = options
+    return remote
+
+
 @dataclass(slots=True)
 class _Batch:
     """Items that came together, on their way through the pipelines."""
@@ -84,7 +100,7 @@ class _Batch:
 
 class Home:
     """
-    The sender's crawler.
+    The crawler of the sender, or of a detached task that has been crawled.
 
     Args:
         has_pipelines: The project's pipelines run here.
