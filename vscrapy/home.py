@@ -27,7 +27,7 @@ from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
 
 from vscrapy.errors import NotVerified
-from vscrapy.internals import EngineHooks, start_itemproc, thread_caller
+from vscrapy.internals import EngineHooks, flush_feeds, start_itemproc, thread_caller
 from vscrapy.store.streams import ItemsEntry
 from vscrapy.wire import decode_items
 
@@ -259,6 +259,11 @@ class Home:
     def done(self) -> str:
         """The cursor of the last batch that is through."""
         return self._done_cursor
+
+    def flush(self) -> None:
+        """Write what the feeds' files hold in memory: a sender that is killed then loses nothing that is through."""
+        assert self.crawler is not None
+        flush_feeds(self.crawler)
 
     def end(self, reason: str, stats: dict[str, Any]) -> None:
         """The task has ended: when all items are through, take its stats and close."""

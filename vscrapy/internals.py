@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +23,7 @@ from scrapy.core.downloader import Downloader, Slot
 from scrapy.core.engine import ExecutionEngine, _Slot
 from scrapy.core.scraper import Scraper
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
+from scrapy.extensions.feedexport import FeedExporter
 from scrapy.spidermiddlewares.httperror import HttpError, HttpErrorMiddleware
 from scrapy.utils.misc import build_from_crawler
 from scrapy.utils.reactor import is_asyncio_reactor_installed, is_reactor_installed
@@ -401,6 +402,16 @@ def start_itemproc(crawler: Crawler, item: Any) -> Any:
     from scrapy.utils.defer import maybe_deferred_to_future
 
     return maybe_deferred_to_future(scraper.start_itemproc(item, response=None))
+
+
+def flush_feeds(crawler: Crawler) -> None:
+    """Write what the files of the feeds hold in memory. From any thread."""
+    exporter = crawler.get_extension(FeedExporter)
+    for slot in list(exporter.slots) if exporter is not None else ():
+        file = slot.file
+        if file is not None and not file.closed:
+            with suppress(ValueError):  # it was closed in between, which has written it
+                file.flush()
 
 
 def thread_caller() -> Callable[..., Any]:

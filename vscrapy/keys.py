@@ -14,6 +14,9 @@ from typing import Final
 TASKID: Final = "{vs}:taskid"
 #: ZSET taskid -> submitted (ms). The registry of live tasks, and their keys' owner.
 TASKS: Final = "{vs}:tasks"
+#: ZSET taskid -> suspended (ms). The registry of suspended tasks, and their keys' owner; one that nobody goes on with
+#: ends after ``SUSPENDED_TTL_S``.
+SUSPENDED: Final = "{vs}:suspended"
 #: ZSET taskid -> ended (ms). Entries are removed after ``FINISHED_TTL_S``.
 FINISHED: Final = "{vs}:finished"
 #: ZSET worker name -> deadline (ms, Redis time). The registry of workers, and their keys' owner.
@@ -26,6 +29,8 @@ WAKE: Final = "{vs}:wake"
 
 #: Life of what is kept of a finished task (seconds).
 FINISHED_TTL_S: Final = 7 * 24 * 3600
+#: A suspended task waits so long for the command that goes on with it (seconds).
+SUSPENDED_TTL_S: Final = 30 * 24 * 3600
 #: Life of a blob since it was last submitted or used (seconds).
 BLOB_TTL_S: Final = 7 * 24 * 3600
 #: Life of a worker's record after its last heartbeat (seconds).

@@ -21,6 +21,8 @@ class TaskState(StrEnum):
     PAUSED = "paused"
     #: A reason to end is known; crawl processes are closing their spiders.
     STOPPING = "stopping"
+    #: No crawl process is left, and the frontier stays: the same command, with its JOBDIR, goes on with it.
+    SUSPENDED = "suspended"
     #: No crawl process is left, and the frontier is freed; home writes the feeds of a detached task.
     STORING = "storing"
     #: All is done. Reason and exit code stand.
@@ -29,12 +31,18 @@ class TaskState(StrEnum):
 
 #: From each state, the states that may follow it.
 MOVES: Final[dict[TaskState, frozenset[TaskState]]] = {
-    TaskState.QUEUED: frozenset({TaskState.RUNNING, TaskState.PAUSED, TaskState.FINISHED}),
-    TaskState.RUNNING: frozenset({TaskState.PAUSED, TaskState.STOPPING, TaskState.STORING, TaskState.FINISHED}),
-    TaskState.PAUSED: frozenset(
-        {TaskState.QUEUED, TaskState.RUNNING, TaskState.STOPPING, TaskState.STORING, TaskState.FINISHED}
+    TaskState.QUEUED: frozenset({TaskState.RUNNING, TaskState.PAUSED, TaskState.SUSPENDED, TaskState.FINISHED}),
+    TaskState.RUNNING: frozenset(
+        {TaskState.PAUSED, TaskState.STOPPING, TaskState.SUSPENDED, TaskState.STORING, TaskState.FINISHED}
     ),
-    TaskState.STOPPING: frozenset({TaskState.STORING, TaskState.FINISHED}),
+    TaskState.PAUSED: frozenset(
+        {
+            *(TaskState.QUEUED, TaskState.RUNNING, TaskState.STOPPING),
+            *(TaskState.SUSPENDED, TaskState.STORING, TaskState.FINISHED),
+        }
+    ),
+    TaskState.STOPPING: frozenset({TaskState.SUSPENDED, TaskState.STORING, TaskState.FINISHED}),
+    TaskState.SUSPENDED: frozenset({TaskState.QUEUED, TaskState.STORING, TaskState.FINISHED}),
     TaskState.STORING: frozenset({TaskState.FINISHED}),
     TaskState.FINISHED: frozenset(),
 }

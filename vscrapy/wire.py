@@ -56,6 +56,7 @@ class Kind(bytes, Enum):
     REQUEST = b"request"
     ITEMS = b"items"
     FILE = b"file"
+    STATE = b"state"
     FAILURE = b"failure"
 
 
@@ -230,6 +231,34 @@ def decode_items(signed: bytes, key: bytes, on_error: Callable[[Exception], None
         except Exception as error:  # noqa: BLE001 - an item's own class may raise anything
             on_error(error)
     return items
+
+
+def encode_state(state: dict[Any, Any], key: bytes) -> bytes:
+    """
+    Turn a spider's state into a signed payload.
+
+    Raises:
+        ValueError: It holds something that cannot be pickled.
+    """
+    return sign(key, Kind.STATE, _deflate(_pickle(state)))
+
+
+def decode_state(signed: bytes, key: bytes) -> dict[Any, Any]:
+    """
+    Turn a signed payload into a spider's state again.
+
+    Raises:
+        NotVerified: Not signed for this task.
+        ValueError: It cannot be read here.
+    """
+    payload = verify(key, Kind.STATE, signed)
+    try:
+        state = pickle.loads(_inflate(payload))
+    # It is the project's classes that raise, whatever they like.
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    assert isinstance(state, dict)
+    return state
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ LEFT_S: Final = 10.0
 #: Latency of ``slow_site`` (ms): enough for several crawl processes to join a crawl.
 SLOW_MS: Final = 30
 #: Keys that live as long as the cluster.
-_LASTING: Final = {keys.TASKID, keys.TASKS, keys.FINISHED, keys.WORKERS, keys.PULSE}
+_LASTING: Final = {keys.TASKID, keys.TASKS, keys.FINISHED, keys.SUSPENDED, keys.WORKERS, keys.PULSE}
 #: What the parent's environment must not hand on.
 _NOT_INHERITED: Final = re.compile(r"VSCRAPY_|SCRAPY_|PYTEST_|PYTHON|XDG_")
 
@@ -504,12 +504,13 @@ class Machine:
         return int(self.store.client.get(keys.TASKID) or 0)
 
     def end_tasks(self) -> None:
-        """End all tasks on the embedded server by force, and wait until they are gone."""
-        for taskid in self.tasks.live_ids():
-            # It may just have ended by itself.
-            with contextlib.suppress(TaskGone):
-                self.tasks.stop(taskid, reason="test", mode=StopMode.FORCED)
-        wait_for(lambda: not self.tasks.live_ids(), what=lambda: f"tasks {self.tasks.live_ids()} have ended")
+        """End all tasks on the embedded server by force, suspended ones for good, and wait until they are gone."""
+        for ids in (self.tasks.live_ids, self.tasks.suspended_ids):
+            for taskid in ids():
+                # It may just have ended by itself.
+                with contextlib.suppress(TaskGone):
+                    self.tasks.stop(taskid, reason="test", mode=StopMode.FORCED)
+            wait_for(lambda: not self.tasks.live_ids(), what=lambda: f"tasks {self.tasks.live_ids()} have ended")
 
     def lasting_keys(self) -> set[str]:
         """Keys on the embedded server that live for ever, and should not."""

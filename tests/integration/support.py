@@ -22,7 +22,7 @@ from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
 
 #: Keys of the whole cluster that live as long as it does.
-CLUSTER_KEYS: Final = frozenset({keys.TASKID, keys.TASKS, keys.FINISHED, keys.WORKERS, keys.PULSE})
+CLUSTER_KEYS: Final = frozenset({keys.TASKID, keys.TASKS, keys.FINISHED, keys.SUSPENDED, keys.WORKERS, keys.PULSE})
 #: Keys of a task that outlive it, for a while.
 KEPT: Final = frozenset(
     {"task", "job", "stats", "stat_values", "final_stats", "counts", "failures", "log", "items", "files"}
@@ -40,6 +40,7 @@ def submit(
     sender_timeout_ms: int = 0,
     log_keep: int = 1000,
     has_feeds: bool = False,
+    job_dir: str = "",
 ) -> int:
     """Make a task, queued."""
     tasks = Tasks(store)
@@ -52,6 +53,7 @@ def submit(
         sender_timeout_ms=sender_timeout_ms,
         log_keep=log_keep,
         has_feeds=has_feeds,
+        job_dir=job_dir,
     )
     return taskid
 
@@ -241,7 +243,7 @@ def _held(held: bytes) -> tuple[str, str, bytes]:
 def orphans(store: Store) -> list[str]:
     """Keys that have neither an owner nor a lifetime: nobody will ever remove them."""
     client = store.client
-    live = {int(taskid) for taskid in client.zrange(keys.TASKS, 0, -1)}
+    live = {int(taskid) for registry in (keys.TASKS, keys.SUSPENDED) for taskid in client.zrange(registry, 0, -1)}
     workers = {text(name) for name in client.zrange(keys.WORKERS, 0, -1)}
     found = []
     for key in sorted(text(name) for name in client.keys("*")):

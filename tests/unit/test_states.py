@@ -35,6 +35,9 @@ OPERATIONS: dict[str, Operation] = {
     "crashed": lambda process: process.leave("crashed"),
     "crashed again and again": lambda process: _crash(process),
     "failed": lambda process: process.leave("failed"),
+    "reopen": lambda process: Tasks(process.store).reopen(
+        process.taskid, b"job", token="token", max_processes=0, sender_timeout_ms=0, log_keep=1
+    ),
     "stop": lambda process: Tasks(process.store).stop(process.taskid, reason="x", mode=StopMode.GRACEFUL),
     "stop at once": lambda process: Tasks(process.store).stop(process.taskid, reason="x", mode=StopMode.FORCED),
     "pause": lambda process: Tasks(process.store).pause(process.taskid),
@@ -57,6 +60,13 @@ SITUATIONS: dict[str, Callable[[Store], Process]] = {
     "paused with feeds": lambda store: _paused(store, has_feeds=True),
     "stopping": lambda store: _stopping(store),
     "stopping with feeds": lambda store: _stopping(store, has_feeds=True),
+    "queued with a job directory": lambda store: Process(store, submit(store, job_dir="token")),
+    "running with a job directory": lambda store: running(store, submit(store, job_dir="token")),
+    "running with a job directory, left": lambda store: _left(store),
+    "paused with a job directory": lambda store: _paused_left(store),
+    "stopping with a job directory": lambda store: _stopping(store, job_dir="token"),
+    "suspended": lambda store: _suspended(store),
+    "suspended with feeds": lambda store: _suspended(store, has_feeds=True),
     "storing": lambda store: _storing(store),
     "storing by somebody": lambda store: _home(store),
     "finished": lambda store: _finished(store),
@@ -78,6 +88,24 @@ def _archive(process: Process) -> None:
 def _stored(process: Process) -> None:
     Tasks(process.store).stored(process.taskid, process.name)
     process.leave()
+
+
+def _left(store: Store) -> Process:
+    process = running(store, submit(store, job_dir="token"))
+    process.leave()
+    return process
+
+
+def _paused_left(store: Store) -> Process:
+    process = _left(store)
+    Tasks(store).pause(process.taskid)
+    return process
+
+
+def _suspended(store: Store, *, has_feeds: bool = False) -> Process:
+    process = _stopping(store, has_feeds=has_feeds, job_dir="token")
+    process.leave()
+    return process
 
 
 def _storing(store: Store) -> Process:
@@ -104,8 +132,8 @@ def _paused_early(store: Store) -> Process:
     return process
 
 
-def _stopping(store: Store, *, has_feeds: bool = False) -> Process:
-    process = running(store, submit(store, has_feeds=has_feeds))
+def _stopping(store: Store, *, has_feeds: bool = False, job_dir: str = "") -> Process:
+    process = running(store, submit(store, has_feeds=has_feeds, job_dir=job_dir))
     Tasks(store).stop(process.taskid, reason="x", mode=StopMode.GRACEFUL)
     return process
 

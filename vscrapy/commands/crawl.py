@@ -84,8 +84,6 @@ class _OnWorkers:
             return
         internals.check_scheduler(settings)
         self._warn(spider_class, settings, order, file)
-        if settings.get("JOBDIR"):
-            print("vscrapy: warning: JOBDIR is ignored; the queue is on Redis", file=sys.stderr)
         outputs = Outputs(project_dir() or Path.cwd())
         words = [*opts.spargs.values(), *opts.set]
         exclude = [*_written_here(settings, opts), *outputs.earlier(but=words)]
@@ -134,8 +132,10 @@ class _OnWorkers:
     def _detach(self, endpoint: Endpoint, order: Order, settings: BaseSettings, exclude: list[Path]) -> None:
         store = Store(endpoint, name="vscrapy-sender")
         store.check()
-        taskid = submit(store, endpoint.secret, order, settings, exclude).taskid
-        print(f"task {taskid}: {order.spider} runs detached; follow it with: vscrapy -c {taskid}")
+        submitted = submit(store, endpoint.secret, order, settings, exclude)
+        taskid = submitted.taskid
+        does = "runs" if submitted.cursor is None else "goes on where it was left,"
+        print(f"task {taskid}: {order.spider} {does} detached; follow it with: vscrapy -c {taskid}")
         remote = remote_feeds(settings)
         if remote:
             print(f"when all is crawled, a worker writes {', '.join(config.redact(uri) for uri in remote)}")
@@ -240,4 +240,8 @@ def _written_here(settings: BaseSettings, opts: argparse.Namespace) -> list[Path
     """The files that this very run writes: feeds, log, pid."""
     feeds = [str(uri) for uri in settings.getdict("FEEDS")]
     files = [url2pathname(urlparse(uri).path) for uri in feeds if urlparse(uri).scheme in ("", "file")]
-    return [Path(name).absolute() for name in (*files, settings.get("LOG_FILE"), opts.pidfile) if name]
+    return [
+        Path(name).absolute()
+        for name in (*files, settings.get("LOG_FILE"), opts.pidfile, settings.get("JOBDIR"))
+        if name
+    ]

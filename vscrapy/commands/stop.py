@@ -31,5 +31,6 @@ def run(argv: list[str]) -> int:
             print(f"task {record.taskid} had ended already ({record.reason})")
             continue
         state = tasks.stop(record.taskid, reason=Reason.SHUTDOWN, mode=mode)
-        print(f"task {record.taskid}: {state.value}")
+        kept = "; the same command goes on with it" if state is TaskState.SUSPENDED else ""
+        print(f"task {record.taskid}: {state.value}{kept}")
     return 0

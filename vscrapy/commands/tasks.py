@@ -33,7 +33,7 @@ def run(argv: list[str]) -> int:
     opts = parser.parse_args(argv)
     store = _store.store(opts)
     tasks = Tasks(store)
-    ids = tasks.live_ids() + tasks.finished_ids(1_000_000 if opts.all else MOST_FINISHED)
+    ids = tasks.live_ids() + tasks.suspended_ids() + tasks.finished_ids(1_000_000 if opts.all else MOST_FINISHED)
     records = sorted(tasks.records(list(dict.fromkeys(ids))).values(), key=lambda record: record.taskid)
     workers = Workers(store).list()
     now_ms = tasks.now_ms()

@@ -142,6 +142,7 @@ def make_place(store: Store, spec: dict[str, Any], job: dict[str, Any], channel:
         worker=spec["worker"],
         key=bytes.fromhex(spec["key"]),
         is_alone=job["max_processes"] == 1,
+        has_job_dir=job["has_job_dir"],
         project=Path(spec["directory"], "project"),
     )
     place.listen()

@@ -27,6 +27,7 @@ class Place:
         key: The key that signs the task's payloads.
         number: The process's number in its task, from 1.
         is_alone: The task has one process at a time.
+        has_job_dir: The crawl has a JOBDIR: what is not done when it ends is kept, and done later.
         project: The process's own copy of the project.
     """
 
@@ -41,6 +42,7 @@ class Place:
         worker: str,
         key: bytes,
         is_alone: bool,
+        has_job_dir: bool,
         project: Path,
     ) -> None:
         self.taskid = taskid
@@ -49,6 +51,7 @@ class Place:
         self.worker = worker
         self.key = key
         self.is_alone = is_alone
+        self.has_job_dir = has_job_dir
         self.project = project
         self.channel = channel
         self.handler = ChannelHandler(channel)

@@ -31,6 +31,7 @@ from vscrapy.crawl.origin import Local, Origin, StartOutputs
 from vscrapy.crawl.politeness import Politeness
 from vscrapy.crawl.seen import Seen
 from vscrapy.crawl.session import Callbacks, Outbox, Session
+from vscrapy.crawl.spiderstate import SpiderState
 from vscrapy.errors import NotVerified
 from vscrapy.internals import ORIGIN, EngineHooks, slot_key, thread_caller
 from vscrapy.states import TaskState
@@ -138,6 +139,7 @@ class Scheduler(BaseScheduler):
         self._shared = SharedFacts(self._crawler, self._session, on_start_failed=self._hooks.mark_start_failed)
         self._shared.install()
         self._close_spider = TaskCloseSpider(self._crawler, self._session)
+        self._spider_state = SpiderState(self._crawler, self.place, self._session)
         Failures(self._crawler, self.place, self._find).install()
         for signal, handler in (
             (signals.item_scraped, self._on_item),
@@ -153,7 +155,8 @@ class Scheduler(BaseScheduler):
     def close(self, reason: str) -> Deferred[None]:
         """Commit what is left, and give back what was not run."""
         self._seen.filter.close(reason)
-        if not self._is_leaving:  # else other processes do these pages anew
+        self._spider_state.end()
+        if not (self._is_leaving or self.place.has_job_dir):  # else these pages are done anew, elsewhere or later
             for root in self._roots:
                 self._commit_part(root)
         back = [Result("back", lease.id) for lease in self._buffer.clear()]
@@ -237,6 +240,7 @@ class Scheduler(BaseScheduler):
         self._reads_start = skip is not None
         self._is_paused = joined.state is TaskState.PAUSED
         self._close_spider.begin(joined.elapsed_s)
+        self._spider_state.begin(joined.spider_state)
         self._hooks.replace_start(None if skip is None else lambda start: self._read_start(start, skip))
         assert self._opened is not None
         self._opened.callback(None)

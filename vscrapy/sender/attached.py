@@ -26,15 +26,17 @@ from vscrapy.home import Home, silence
 from vscrapy.sender.files import FilesHome
 from vscrapy.sender.follow import Follower
 from vscrapy.sender.follow import Home as Taker
+from vscrapy.sender.jobdir import JobDir
 from vscrapy.sender.outputs import Outputs
 from vscrapy.sender.presence import Presence
 from vscrapy.sender.submit import Order, counts_items_at_home, project_dir, submit
 from vscrapy.sender.terminal import Terminal
-from vscrapy.states import Reason, StopMode
+from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.stats import encode_values, merge
 from vscrapy.store.base import Store
 from vscrapy.store.connection import require_server
 from vscrapy.store.files import Files
+from vscrapy.store.streams import BEGINNING, Streams
 from vscrapy.store.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -118,10 +120,28 @@ class AttachedCrawl:
             self._presence.stop()
             self._outputs.keep()
             self._keep_stats(crawler)
+            if self._settings.get("JOBDIR"):
+                self._settle_job_dir(JobDir(Path(self._settings["JOBDIR"])))
         if self._taskid and not self._has_ended.is_set():
             # Home broke down before the task's end, for instance in a pipeline's open_spider.
             self._stop(Reason.FAILED, StopMode.GRACEFUL)
         return 1 if process.bootstrap_failed else self._exit_code
+
+    def _settle_job_dir(self, job_dir: JobDir) -> None:
+        """After the end: a task that is kept must not give the same items again; one that is not, is forgotten."""
+        try:
+            record = self._tasks.record(self._taskid)
+            if self._home.done():
+                Streams(self._store).trim_items(self._taskid, self._home.done())
+        except (StoreUnavailable, StoreRefused, TaskGone) as error:
+            self._terminal.tell(f"{error}; what becomes of JOBDIR {job_dir.path} is seen when it is used again")
+            return
+        if record.state is TaskState.SUSPENDED:
+            self._terminal.tell(
+                f"task {self._taskid} is kept: the same command goes on with it, vscrapy stop {self._taskid} ends it"
+            )
+        else:
+            job_dir.forget()
 
     # In home's thread.
 
@@ -147,8 +167,9 @@ class AttachedCrawl:
             traceback.print_exc()
             self._exit_before_anything(1)
         self._taskid = submitted.taskid
+        goes_on = " goes on where it was left" if submitted.cursor is not None else ""
         self._terminal.tell(
-            f"task {submitted.taskid}: {self._order.spider}, {submitted.n_files} files "
+            f"task {submitted.taskid}: {self._order.spider}{goes_on}, {submitted.n_files} files "
             f"({submitted.sent_bytes / 1000:.0f} kB new)"
         )
         self._home.use_key(submitted.key)
@@ -162,7 +183,11 @@ class AttachedCrawl:
         )
         self._files.begin()
         self._follower = Follower(
-            self._endpoint, submitted.taskid, self._terminal, home=Taker(self._home.take, self._home.done)
+            self._endpoint,
+            submitted.taskid,
+            self._terminal,
+            home=Taker(self._home.take, self._home.done, self._home.flush),
+            start=submitted.cursor or BEGINNING,
         )
         self._presence = Presence(
             self._endpoint, submitted.taskid, tell=self._terminal.tell, on_gone=self._follower.gone

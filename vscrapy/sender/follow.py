@@ -35,6 +35,8 @@ class Home:
     take: Callable[[ItemsEntry], None]
     #: The cursor of the last batch that is through the pipelines and exporters; '' when there is none.
     done: Callable[[], str]
+    #: Writes what is through to the feeds' files; before it is dropped from Redis.
+    flush: Callable[[], None]
 
 
 class Follower:
@@ -151,6 +153,7 @@ class Follower:
             return
         done = self._home.done()
         if done and done != self._trimmed:
+            self._home.flush()
             try:
                 self._streams.trim_items(self._taskid, done)
             except (StoreUnavailable, StoreRefused):

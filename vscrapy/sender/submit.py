@@ -21,6 +21,8 @@ from vscrapy.errors import ConfigError
 from vscrapy.home import remote_feeds
 from vscrapy.localmodules import OutsideRoot
 from vscrapy.model import PROTOCOL
+from vscrapy.sender.jobdir import JobDir, Ticket
+from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import LOG_KEEP
 from vscrapy.store.tasks import Tasks
@@ -76,6 +78,8 @@ class Submitted:
     key: bytes
     n_files: int
     sent_bytes: int
+    #: It went on with a suspended task, whose log ended here; None: the task is new.
+    cursor: str | None = None
 
 
 def submit(store: Store, secret: str, order: Order, settings: BaseSettings, exclude: Collection[Path]) -> Submitted:
@@ -89,7 +93,8 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
 
     Raises:
         BundleError: The project is too large, or a file cannot be read.
-        ConfigError: A setting of the command line cannot travel, or VSCRAPY_SENDER_TIMEOUT is too short.
+        ConfigError: A setting of the command line cannot travel, VSCRAPY_SENDER_TIMEOUT is too short, or the JOBDIR
+            is that of another spider, or of a task that has not ended.
     """
     timeout_s = settings.getfloat("VSCRAPY_SENDER_TIMEOUT", SENDER_TIMEOUT_S) if order.is_attached else 0
     if order.is_attached and timeout_s < SENDER_TIMEOUT_LEAST_S:
@@ -97,12 +102,58 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
     with tempfile.TemporaryDirectory(prefix="vscrapy-") as scratch:
         made = _collect(order, settings, exclude, Path(scratch))
         sent_bytes = Blobs(store).put(made.bundle.paths)
+    job_dir = JobDir(Path(settings["JOBDIR"])) if settings.get("JOBDIR") else None
+    options = {
+        "max_processes": order.max_processes,
+        "sender_timeout_ms": int(timeout_s * 1000),
+        "log_keep": settings.getint("VSCRAPY_LOG_KEEP", LOG_KEEP),
+    }
     tasks = Tasks(store)
+    job = _job(order, settings, made, has_job_dir=job_dir is not None)
+    n_files = sum(len(root.files) for root in made.bundle.manifest.roots)
+    if job_dir is not None and (ticket := job_dir.read()) is not None:
+        key = task_key(secret, ticket.taskid)
+        cursor = _go_on(tasks, ticket, encode_job({**job, "taskid": ticket.taskid}, key), order, job_dir, options)
+        if cursor is not None:
+            return Submitted(ticket.taskid, key, n_files, sent_bytes, cursor)
     taskid = tasks.new_id()
     key = task_key(secret, taskid)
-    job = {
+    token = JobDir.new_token() if job_dir is not None else ""
+    if job_dir is not None:
+        job_dir.write(Ticket(taskid, token))
+    tasks.submit(
+        taskid,
+        encode_job({**job, "taskid": taskid}, key),
+        spider=order.spider,
+        has_feeds=order.has_feeds,
+        job_dir=token,
+        **options,
+    )
+    return Submitted(taskid, key, n_files, sent_bytes)
+
+
+def _go_on(
+    tasks: Tasks, ticket: Ticket, job: bytes, order: Order, job_dir: JobDir, options: Mapping[str, int]
+) -> str | None:
+    """Go on with the task of a job directory: where its log ended; None when the crawl begins anew."""
+    record = tasks.records([ticket.taskid]).get(ticket.taskid)
+    if record is not None and record.spider != order.spider:
+        raise ConfigError(f"JOBDIR {job_dir.path} is that of spider {record.spider!r}; give each spider its own")
+    reopened = tasks.reopen(ticket.taskid, job, token=ticket.token, **options)
+    if reopened.state is TaskState.SUSPENDED:
+        return reopened.cursor
+    if reopened.state in (None, TaskState.STORING, TaskState.FINISHED):
+        return None
+    raise ConfigError(
+        f"JOBDIR {job_dir.path} is that of task {ticket.taskid}, which is {reopened.state}; follow it with "
+        f"'vscrapy -c {ticket.taskid}', or end it with 'vscrapy stop {ticket.taskid}' and give the command again"
+    )
+
+
+def _job(order: Order, settings: BaseSettings, made: _Collected, *, has_job_dir: bool) -> dict[str, Any]:
+    """What is to be run; the taskid is yet missing."""
+    return {
         "protocol": PROTOCOL,
-        "taskid": taskid,
         "kind": order.kind,
         "spider": order.spider,
         "file": made.file,
@@ -114,6 +165,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         "counts_items_at_home": counts_items_at_home(order, settings),
         "feeds": _feeds(settings) if order.has_feeds else None,
         "max_processes": order.max_processes,
+        "has_job_dir": has_job_dir,
         "takes_files": order.is_attached,
         "host": socket.gethostname(),
         "manifest": bundle.manifest_to_json(made.bundle.manifest),
@@ -125,17 +177,6 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
             **{name: version(name) for name in ("scrapy", "twisted", "vscrapy")},
         },
     }
-    tasks.submit(
-        taskid,
-        encode_job(job, key),
-        spider=order.spider,
-        max_processes=order.max_processes,
-        sender_timeout_ms=int(timeout_s * 1000),
-        log_keep=settings.getint("VSCRAPY_LOG_KEEP", LOG_KEEP),
-        has_feeds=order.has_feeds,
-    )
-    n_files = sum(len(root.files) for root in made.bundle.manifest.roots)
-    return Submitted(taskid, key, n_files, sent_bytes)
 
 
 def counts_items_at_home(order: Order, settings: BaseSettings) -> bool:

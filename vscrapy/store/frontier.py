@@ -133,6 +133,8 @@ class Joined:
     start_from: int | None
     #: Time since the task's first crawl process joined (seconds).
     elapsed_s: float
+    #: The fact ``state``: what was kept of the spider's state in an earlier run; '': nothing.
+    spider_state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,12 @@ class Frontier:
         for slot, (most, delay_ms) in limits.special.items():
             args.extend((slot, f"{most}:{delay_ms}"))
         reply = self._store.run(
-            "join", [keys.task(self._taskid), keys.processes(self._taskid), keys.limits(self._taskid)], args
+            "join",
+            [
+                *(keys.task(self._taskid), keys.processes(self._taskid)),
+                *(keys.limits(self._taskid), keys.facts(self._taskid)),
+            ],
+            args,
         )
         self._check(reply[0])
         start = int(reply[4])
@@ -208,6 +215,7 @@ class Frontier:
             _mode(reply[3]),
             None if start < 0 else start,
             int(reply[5]) / 1000,
+            text(reply[6]),
         )
 
     def commit(

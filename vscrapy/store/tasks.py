@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,16 @@ class TaskRecord:
         return self.state is TaskState.STORING and self.feeds == "waiting"
 
 
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """The reply to who wants to go on with a task."""
+
+    #: What it was: it goes on only if it was suspended; None: it is not there any more.
+    state: TaskState | None
+    #: Where its log ended.
+    cursor: str
+
+
 _STATS = ("response_received_count", "item_scraped_count", "log_count/ERROR")
 
 
@@ -119,6 +130,7 @@ class Tasks:
         sender_timeout_ms: int,
         log_keep: int,
         has_feeds: bool = False,
+        job_dir: str = "",
     ) -> None:
         """
         Make the task, and wake the agents. Safe to call again.
@@ -128,6 +140,7 @@ class Tasks:
             sender_timeout_ms: Silence after which the sender counts as lost; 0 for a detached task.
             log_keep: Log lines kept.
             has_feeds: Home is to write feeds when all is crawled.
+            job_dir: What its job directory knows it by; with one, the task is kept when it ends early.
         """
         self._store.run(
             "submit",
@@ -137,7 +150,7 @@ class Tasks:
                 sender_timeout_ms,
                 *("spider", spider, "max_processes", max_processes),
                 *("protocol", PROTOCOL, "log_keep", log_keep),
-                *("feeds", "wanted" if has_feeds else ""),
+                *("feeds", "wanted" if has_feeds else "", "job_dir", job_dir),
             ],
         )
         self.wake()
@@ -210,6 +223,9 @@ class Tasks:
         Raises:
             TaskGone: There is no such task.
         """
+        with translate(self._store.endpoint):
+            if self._store.client.zscore(keys.SUSPENDED, str(taskid)) is not None:  # it ends for good
+                self._store.client.zadd(keys.TASKS, {str(taskid): self.now_ms()})
         state = text(
             self._store.run(
                 "stop",
@@ -266,11 +282,67 @@ class Tasks:
         """Note that *process* has written the feeds; False: it is not home any more. Safe to repeat."""
         return bool(self._store.run("stored", [keys.task(taskid), keys.processes(taskid)], [process]))
 
+    def reopen(
+        self,
+        taskid: int,
+        job: bytes,
+        *,
+        token: str,
+        max_processes: int,
+        sender_timeout_ms: int,
+        log_keep: int,
+    ) -> Reopened:
+        """
+        Let a suspended task go on, with a new job, and wake the agents.
+
+        Args:
+            token: What its job directory knows it by.
+        """
+        with translate(self._store.endpoint):  # first, so that its keys always have an owner
+            now_ms = self.now_ms()
+            self._store.client.zadd(keys.TASKS, {str(taskid): now_ms})
+        reply = self._store.run(
+            "reopen",
+            [
+                *(keys.task(taskid), keys.job(taskid), keys.log(taskid), keys.stats(taskid)),
+                *(keys.stat_values(taskid), keys.final_stats(taskid), keys.counts(taskid)),
+            ],
+            [
+                *(keys.prefix(taskid), token, job, sender_timeout_ms),
+                *("max_processes", max_processes, "protocol", PROTOCOL, "log_keep", log_keep),
+            ],
+        )
+        with translate(self._store.endpoint):
+            self._store.client.zrem(keys.SUSPENDED, str(taskid))
+        self.wake()
+        return Reopened(TaskState(text(reply[0])) if reply[0] else None, text(reply[1]))
+
+    def put_aside(self, record: TaskRecord) -> None:
+        """Move a suspended task from the registry of live tasks to that of suspended ones. Safe to repeat."""
+        with translate(self._store.endpoint):
+            self._store.client.zadd(keys.SUSPENDED, {str(record.taskid): record.ended_ms})
+            self._store.client.zrem(keys.TASKS, str(record.taskid))
+
+    def suspended_ids(self) -> list[int]:
+        """The ids of the suspended tasks, the longest suspended first."""
+        with translate(self._store.endpoint):
+            return [int(taskid) for taskid in self._store.client.zrange(keys.SUSPENDED, 0, -1)]
+
+    def end_forgotten(self) -> None:
+        """End the suspended tasks that nobody has gone on with."""
+        before_ms = self.now_ms() - keys.SUSPENDED_TTL_S * 1000
+        with translate(self._store.endpoint):
+            forgotten = self._store.client.zrangebyscore(keys.SUSPENDED, "-inf", before_ms)
+        for taskid in forgotten:
+            with suppress(TaskGone):
+                self.stop(int(taskid), reason=Reason.SHUTDOWN, mode=StopMode.GRACEFUL)
+
     def archive(self, record: TaskRecord) -> None:
         """Move a finished task from the registry of live tasks to that of finished ones. Safe to repeat."""
         pipeline = self._store.client.pipeline(transaction=True)
         pipeline.zadd(keys.FINISHED, {str(record.taskid): record.ended_ms})
         pipeline.zrem(keys.TASKS, str(record.taskid))
+        pipeline.zrem(keys.SUSPENDED, str(record.taskid))
         pipeline.zremrangebyscore(keys.FINISHED, "-inf", record.ended_ms - keys.FINISHED_TTL_S * 1000)
         with translate(self._store.endpoint):
             pipeline.execute()

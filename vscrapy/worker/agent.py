@@ -319,12 +319,15 @@ class Agent(Service):
                 await self._contact.call(self._tasks.forget, taskid, older_than_ms=look.now_ms - FORGET_MS)
             elif record.state is TaskState.FINISHED:
                 await self._contact.call(self._tasks.archive, record)
+            elif record.state is TaskState.SUSPENDED:
+                await self._contact.call(self._tasks.put_aside, record)
 
     async def _keep_up(self) -> None:
         if time.monotonic() - self._upkeep_s < UPKEEP_S:
             return
         self._upkeep_s = time.monotonic()
         await self._slots.refresh_blobs()
+        await self._contact.call(self._tasks.end_forgotten)
         await self._contact.in_thread(self._checkouts.trim)
 
     async def _note_idleness(self, *, has_tasks: bool) -> None:

@@ -154,7 +154,7 @@ class Overdue:
 
 def _ending(record: TaskRecord | None) -> str:
     """Say whether and how a task is ending."""
-    if record is None or record.state is TaskState.FINISHED:
+    if record is None or record.state in (TaskState.FINISHED, TaskState.SUSPENDED):
         return "ended"
     is_forced = record.state is TaskState.STORING and record.stop_mode is StopMode.FORCED
     return "stopping" if record.state is TaskState.STOPPING or is_forced else ""

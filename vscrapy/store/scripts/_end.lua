@@ -15,6 +15,25 @@ local function finish_task(task_key, prefix, ttl_s)
     return 'finished'
 end
 
+-- A task with a job directory is kept, for the same command to go on with; not when all is done, nor when nothing
+-- could be crawled.
+local function is_to_be_kept(task_key)
+    local task = redis.call('HMGET', task_key, 'job_dir', 'reason')
+    return task[1] and task[1] ~= '' and task[2] ~= 'finished' and task[2] ~= 'failed'
+end
+
+-- No process is left, and the frontier stays.
+local function suspend_task(task_key, prefix)
+    local time = redis.call('TIME')
+    redis.call('HSET', task_key, 'state', 'suspended', 'idle_owner', '',
+        'ended_ms', string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000)))
+    redis.call('UNLINK', prefix .. 'processes', prefix .. 'starved')
+    local ended = redis.call('HMGET', task_key, 'reason', 'exit_code')
+    redis.call('XADD', prefix .. 'log', '*', 'end',
+        cjson.encode({reason = ended[1], exit_code = tonumber(ended[2])}))
+    return 'suspended'
+end
+
 -- Feeds that are for home to write: not after a forced end, nor where nothing was crawled.
 local function has_feeds(task_key, prefix)
     local task = redis.call('HMGET', task_key, 'feeds', 'process_seq', 'stop_mode', 'reason')
@@ -23,8 +42,11 @@ local function has_feeds(task_key, prefix)
 end
 
 -- The last process has left (or there never was one): free the frontier; then home writes the feeds, or the task
--- has ended. Returns the state.
+-- has ended; or keep all of it. Returns the state.
 local function end_task(task_key, prefix, ttl_s, buckets)
+    if is_to_be_kept(task_key) then
+        return suspend_task(task_key, prefix)
+    end
     redis.call('HSET', task_key, 'queued', 0, 'leased', 0)
     for _, slot in ipairs(redis.call('SMEMBERS', prefix .. 'slots')) do
         for _, queue in ipairs(redis.call('ZRANGE', prefix .. 'queues:' .. slot, 0, -1)) do

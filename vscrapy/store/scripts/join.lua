@@ -4,6 +4,7 @@
 -- KEYS[1]  task record (HASH)
 -- KEYS[2]  processes (HASH)
 -- KEYS[3]  limits of special slots (HASH)
+-- KEYS[4]  facts (HASH)
 -- ARGV[1]  process
 -- ARGV[2]  requests that it can have in flight
 -- ARGV[3]  1: queues are LIFO, 0: FIFO
@@ -11,9 +12,9 @@
 -- ARGV[5]  most concurrent downloads of a slot, in the whole task; 0: not kept
 -- ARGV[6]  delay between two downloads of a slot (ms)
 -- ARGV[7+] slot, 'most:delay_ms', slot, ... of special slots
--- Returns {status, state, reason, stop mode, start, elapsed}; status: 'ok', 'fenced', 'gone'; start: -1 when another
+-- Returns {status, state, reason, stop mode, start, elapsed, spider state}; status: 'ok', 'fenced', 'gone'; start: -1 when another
 -- process runs start() or it is exhausted, else the number of its outputs that are committed already; elapsed: time
--- since the first process joined (ms).
+-- since the first process joined (ms); spider state: the fact 'state', or ''.
 local task = redis.call('HMGET', KEYS[1],
     'state', 'reason', 'stop_mode', 'start', 'start_owner', 'start_done')
 if not task[1] then
@@ -35,4 +36,5 @@ end
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSETNX', KEYS[1], 'opened_ms', string.format('%d', now_ms))
-return {'ok', task[1], task[2], task[3], start, now_ms - tonumber(redis.call('HGET', KEYS[1], 'opened_ms'))}
+return {'ok', task[1], task[2], task[3], start, now_ms - tonumber(redis.call('HGET', KEYS[1], 'opened_ms')),
+    redis.call('HGET', KEYS[4], 'state') or ''}

@@ -30,7 +30,9 @@ if state == 'storing' then -- home closes by itself, when the feeds are written
     redis.call('HSET', task_key, 'feeds', 'failed')
     return finish_task(task_key, prefix, ARGV[4])
 end
-if state ~= 'stopping' then
+if state == 'suspended' then -- its reason stands
+    redis.call('HSET', task_key, 'job_dir', '')
+elseif state ~= 'stopping' then
     redis.call('HSET', task_key, 'state', 'stopping', 'reason', ARGV[2], 'stop_mode', ARGV[3],
         'exit_code', ARGV[6])
 elseif ARGV[3] == 'forced' then
