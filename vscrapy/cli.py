@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "items": "items",
     "stats": "stats",
     "errors": "errors",
+    "retry": "retry",
     "-l": "tasks",
     "--list": "tasks",
     "-c": "connect",
@@ -76,6 +77,7 @@ vscrapy: scrapy, with crawl and runspider on the workers
   vscrapy items 7 -o FILE       fetch the items of task 7
   vscrapy stats 7               its stats, and what each worker has done (--json)
   vscrapy errors 7              its requests that failed for good (--json, --lines)
+  vscrapy retry 7               put these back (--only 3,5)
   vscrapy worker --redis URL    be a worker
   vscrapy config                which Redis is used, and why
   vscrapy shutdown              end the embedded server and its local worker

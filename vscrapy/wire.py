@@ -199,6 +199,16 @@ def with_fresh_tries(signed: bytes, key: bytes) -> bytes:
     return sign(key, Kind.REQUEST, _deflate(_pickle((url, path, state))))
 
 
+def sign_anew(signed: bytes, key: bytes, new_key: bytes) -> bytes:
+    """
+    Sign a signed request for another task; it is not looked into.
+
+    Raises:
+        NotVerified: Not signed with *key*.
+    """
+    return sign(new_key, Kind.REQUEST, verify(key, Kind.REQUEST, signed))
+
+
 def encode_items(items: Sequence[bytes], key: bytes) -> bytes:
     """Sign a batch of items, each already pickled by :func:`pickle_item`."""
     return sign(key, Kind.ITEMS, _deflate(pickle.dumps(list(items), protocol=5)))

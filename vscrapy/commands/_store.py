@@ -62,10 +62,20 @@ def taskids(words: list[str]) -> list[int]:
     Raises:
         ConfigError: A word is not a taskid.
     """
+    return numbers(words, "a taskid", "a taskid is a number, 'vscrapy -l' lists them")
+
+
+def numbers(words: list[str], what: str, hint: str) -> list[int]:
+    """
+    Read numbers from 1 on, with commas or spaces between them.
+
+    Raises:
+        ConfigError: A word is not such a number.
+    """
     found = [word for word in re.split(r"[,\s]+", " ".join(words)) if word]
     for word in found:
         if not word.isdecimal() or int(word) < 1:
-            raise ConfigError(f"{word!r} is not a taskid; a taskid is a number, 'vscrapy -l' lists them")
+            raise ConfigError(f"{word!r} is not {what}; {hint}")
     return list(dict.fromkeys(int(word) for word in found))
 
 

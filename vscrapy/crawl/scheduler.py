@@ -34,7 +34,7 @@ from vscrapy.crawl.session import Callbacks, Outbox, Session
 from vscrapy.crawl.spiderstate import SpiderState
 from vscrapy.errors import NotVerified
 from vscrapy.internals import ORIGIN, EngineHooks, slot_key, thread_caller
-from vscrapy.states import TaskState
+from vscrapy.states import Reason, TaskState
 from vscrapy.store.frontier import Committed, Joined, Lease, NewRequest, Result
 from vscrapy.wire import decode_request, encode_items, encode_request, pickle_item
 
@@ -318,7 +318,8 @@ class Scheduler(BaseScheduler):
 
     def _on_closing(self, reason: str) -> None:
         if not (self._is_leaving or self._is_stopped_by_task):
-            self._session.stop_task(reason)
+            # Requests may have been put back since this process was told of the end: it leaves, and others go on.
+            self._session.stop_task(reason, if_idle=reason == Reason.FINISHED and self._is_task_idle)
         back = [Result("back", lease.id) for lease in self._buffer.clear()]
         self._put(back)
 

@@ -127,6 +127,7 @@ class Session:
         self._hungry_pause_s = 0.0
         self._is_counting = False
         self._stop_reason: str | None = None
+        self._stops_if_idle = False
         self._is_closing = False
         self._number = 0
         self._fact_version = 0
@@ -194,10 +195,11 @@ class Session:
         """Results that no commit has taken yet."""
         return len(self._outbox.results)
 
-    def stop_task(self, reason: str) -> None:
-        """Give the task its reason to end."""
+    def stop_task(self, reason: str, *, if_idle: bool) -> None:
+        """Give the task its reason to end; *if_idle*: unless there is something to do again."""
         with self._condition:
-            self._stop_reason = self._stop_reason or reason
+            if self._stop_reason is None:
+                self._stop_reason, self._stops_if_idle = reason, if_idle
             self._condition.notify()
 
     def close(self) -> None:
@@ -234,7 +236,8 @@ class Session:
         while not is_last:
             outbox, wanted, reason, is_last = self._next()
             if reason is not None:
-                self._insist(partial(self._tasks.stop, self._taskid, reason=reason, mode=StopMode.GRACEFUL))
+                stop = partial(self._tasks.stop, self._taskid, if_idle=self._stops_if_idle)
+                self._insist(partial(stop, reason=reason, mode=StopMode.GRACEFUL))
             self._number += 1
             reply: Committed = self._insist(partial(self._commit, outbox, wanted))
             if reply.stop_mode is StopMode.FORCED:

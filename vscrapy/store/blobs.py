@@ -91,11 +91,15 @@ class Blobs:
 
     def refresh(self, shas: list[str]) -> None:
         """Give blobs a new life: their task still lives."""
+        self.are_kept(shas)
+
+    def are_kept(self, shas: list[str]) -> bool:
+        """Give blobs a new life; False: some are not there any more."""
         pipeline = self._store.client.pipeline(transaction=False)
         for sha in shas:
             pipeline.expire(keys.blob(sha), keys.BLOB_TTL_S)
         with translate(self._store.endpoint):
-            pipeline.execute()
+            return all(pipeline.execute()) if shas else True
 
 
 def _unpack(sha: str, packed: bytes, limit_bytes: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from vscrapy.model import PROTOCOL
 from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store, text, texts
 from vscrapy.store.connection import translate
+from vscrapy.store.frontier import NewRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class TaskRecord:
     #: Of a detached task's feeds that are no files: ``wanted``, ``waiting``, ``writing``, ``written``, ``failed``;
     #: '': it has none.
     feeds: str = ""
+    #: Log lines that are kept.
+    log_keep: int = 0
 
     @property
     def is_growing(self) -> bool:
@@ -103,6 +107,7 @@ def _record(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> 
         errors=int(float(counts[2] or 0)),
         is_start_lost=record.get("start") == "lost",
         feeds=record.get("feeds", ""),
+        log_keep=number("log_keep"),
     )
 
 
@@ -116,9 +121,14 @@ class Tasks:
         """Take the next taskid, and enter it in the registry before any key of the task exists."""
         with translate(self._store.endpoint):
             taskid = int(self._store.client.incr(keys.TASKID))
-            seconds, microseconds = self._store.client.time()
-            self._store.client.zadd(keys.TASKS, {str(taskid): seconds * 1000 + microseconds // 1000})
+        self.enter(taskid)
         return taskid
+
+    def enter(self, taskid: int) -> None:
+        """Enter a task in the registry. Safe to repeat."""
+        now_ms = self.now_ms()
+        with translate(self._store.endpoint):
+            self._store.client.zadd(keys.TASKS, {str(taskid): now_ms}, nx=True)
 
     def submit(
         self,
@@ -131,6 +141,7 @@ class Tasks:
         log_keep: int,
         has_feeds: bool = False,
         job_dir: str = "",
+        requests: Sequence[NewRequest] = (),
     ) -> None:
         """
         Make the task, and wake the agents. Safe to call again.
@@ -141,6 +152,7 @@ class Tasks:
             log_keep: Log lines kept.
             has_feeds: Home is to write feeds when all is crawled.
             job_dir: What its job directory knows it by; with one, the task is kept when it ends early.
+            requests: What waits from the beginning; the task then has no ``start()`` to run.
         """
         self._store.run(
             "submit",
@@ -148,6 +160,9 @@ class Tasks:
             [
                 job,
                 sender_timeout_ms,
+                keys.prefix(taskid),
+                len(requests),
+                *(part for new in requests for part in (new.slot, new.queue, new.payload)),
                 *("spider", spider, "max_processes", max_processes),
                 *("protocol", PROTOCOL, "log_keep", log_keep),
                 *("feeds", "wanted" if has_feeds else "", "job_dir", job_dir),
@@ -216,9 +231,12 @@ class Tasks:
             )
         return record
 
-    def stop(self, taskid: int, *, reason: str, mode: StopMode) -> TaskState:
+    def stop(self, taskid: int, *, reason: str, mode: StopMode, if_idle: bool = False) -> TaskState:
         """
         Give the task a reason to end; the first reason stands. Safe to call again.
+
+        Args:
+            if_idle: Only if no request waits or is leased.
 
         Raises:
             TaskGone: There is no such task.
@@ -233,6 +251,7 @@ class Tasks:
                 [
                     *(keys.prefix(taskid), reason, mode.value, keys.FINISHED_TTL_S, keys.SEEN_BUCKETS),
                     1 if reason == Reason.SENDER_LOST else 0,
+                    int(if_idle),
                 ],
             )
         )

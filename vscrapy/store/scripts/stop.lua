@@ -8,15 +8,19 @@
 -- ARGV[4]  life of what is kept (s)
 -- ARGV[5]  number of seen buckets
 -- ARGV[6]  exit code
+-- ARGV[7]  '1': only if there is nothing to do; the caller was told so, and requests may have been put back since
 -- Returns the state after it; '' when there is no such task.
 -- include: end
 local task_key, prefix = KEYS[1], ARGV[1]
-local task = redis.call('HMGET', task_key, 'state', 'processes')
+local task = redis.call('HMGET', task_key, 'state', 'processes', 'queued', 'leased')
 local state = task[1]
 if not state then
     return ''
 end
 if state == 'finished' then
+    return state
+end
+if ARGV[7] == '1' and (state == 'running' or state == 'paused') and task[3] + task[4] > 0 then
     return state
 end
 if state == 'storing' then -- home closes by itself, when the feeds are written
