@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "stop": "stop",
     "pause": "pause",
     "resume": "resume",
+    "valve": "valve",
     "items": "items",
     "stats": "stats",
     "errors": "errors",
@@ -74,6 +75,7 @@ vscrapy: scrapy, with crawl and runspider on the workers
   vscrapy -c 7,8                follow the logs of tasks 7 and 8 (also: -c --connect 7,8)
   vscrapy stop 7                end task 7
   vscrapy pause 7               hold task 7 still; vscrapy resume 7 lets it go on
+  vscrapy valve 7 --level INFO  keep what is INFO or worse of its log (also: off, auto)
   vscrapy items 7 -o FILE       fetch the items of task 7
   vscrapy stats 7               its stats, and what each worker has done (--json)
   vscrapy errors 7              its requests that failed for good (--json, --lines)

@@ -24,7 +24,8 @@ WORKERS: Final = "{vs}:workers"
 #: HASH ``last_ms`` (any worker's last heartbeat), ``grace_until_ms`` (nobody is reaped before). Lives as
 #: long as the cluster.
 PULSE: Final = "{vs}:pulse"
-#: Channel: a task was submitted, stopped, paused or resumed; agents look at once instead of at their next tick.
+#: Channel: a task was submitted, turned in some way, or is followed; agents look at once instead of at their next
+#: tick.
 WAKE: Final = "{vs}:wake"
 
 #: Life of what is kept of a finished task (seconds).
@@ -142,6 +143,11 @@ def files(taskid: int) -> str:
 def sender(taskid: int) -> str:
     """Channel that the attached sender is subscribed to: its subscriber count is the sign of life."""
     return prefix(taskid) + "sender"
+
+
+def followers(taskid: int) -> str:
+    """Channel that ``vscrapy -c`` is subscribed to: agents count who follows the task."""
+    return prefix(taskid) + "followers"
 
 
 # Made inside the scripts, from prefix(taskid), all live and deleted when the task ends:

@@ -15,6 +15,7 @@ from vscrapy.store.frontier import Result
 from vscrapy.store.streams import EndRecord, Streams
 from vscrapy.store.tasks import Subscription, TaskRecord, Tasks
 from vscrapy.store.workers import Workers
+from vscrapy.valve import Valve
 
 
 @pytest.fixture
@@ -183,8 +184,10 @@ def test_paused_task_without_a_process_takes_one_after_resume(store: Store, task
     assert seen == [(False, False), (True, True)]
 
 
-@pytest.mark.parametrize("call", [Tasks.pause, Tasks.resume])
-def test_pause_or_resume_of_a_task_that_is_not_there_makes_no_record(
+@pytest.mark.parametrize(
+    "call", [Tasks.pause, Tasks.resume, lambda tasks, taskid: tasks.turn_valve(taskid, Valve.OFF)]
+)
+def test_turning_a_task_that_is_not_there_makes_no_record(
     store: Store, tasks: Tasks, call: Callable[[Tasks, int], object]
 ) -> None:
     """There is nothing to turn, and nothing is left behind."""
@@ -201,6 +204,28 @@ def test_pause_says_whether_it_was_this_call(store: Store, tasks: Tasks) -> None
         *((True, TaskState.PAUSED), (False, TaskState.PAUSED)),
         *((True, TaskState.QUEUED), (False, TaskState.QUEUED)),
     ]
+
+
+def test_valve_stands_in_the_record(store: Store, tasks: Tasks) -> None:
+    """Each call says whether it has turned it."""
+    taskid = submit(store)
+    turned = [tasks.turn_valve(taskid, valve)[0] for valve in (Valve.AUTO, Valve.OFF, Valve.OFF, Valve.INFO)]
+    assert (turned, tasks.record(taskid).valve) == ([False, True, False, True], Valve.INFO)
+
+
+def test_valve_of_a_finished_task_stays(store: Store, tasks: Tasks) -> None:
+    """There is nothing to say any more."""
+    record = finished(store, tasks)
+    assert tasks.turn_valve(record.taskid, Valve.OFF) == (False, TaskState.FINISHED)
+    assert tasks.record(record.taskid).valve is Valve.AUTO
+
+
+def test_followers_are_counted_by_their_subscription(store: Store, tasks: Tasks) -> None:
+    """One connection can follow several tasks."""
+    subscription = Subscription(store, keys.followers(7), keys.followers(8))
+    subscription.keep(wait_s=0.1)
+    assert tasks.subscribers([7], [7, 8, 9]) == ({7: 0}, {7: 1, 8: 1, 9: 0})
+    subscription.close()
 
 
 # --- registries -----------------------------------------------------------------------------------------------------
@@ -262,15 +287,15 @@ def test_sign_of_life_for_a_task_that_is_gone_makes_no_record(store: Store, task
 def test_sender_is_seen_as_long_as_it_is_subscribed(store: Store, tasks: Tasks) -> None:
     """The count goes up and down with the connection."""
     subscription = Subscription(store, keys.sender(7))
-    counts = [tasks.sender_subscribers([7, 8])]
+    counts = [tasks.subscribers([7, 8])]
     subscription.keep(wait_s=0.1)
-    counts.append(tasks.sender_subscribers([7, 8]))
+    counts.append(tasks.subscribers([7, 8], [7]))
     subscription.close()
-    counts.append(tasks.sender_subscribers([7, 8]))
-    assert counts == [{7: 0, 8: 0}, {7: 1, 8: 0}, {7: 0, 8: 0}]
+    counts.append(tasks.subscribers([7, 8]))
+    assert counts == [({7: 0, 8: 0}, {}), ({7: 1, 8: 0}, {7: 0}), ({7: 0, 8: 0}, {})]
 
 
-@pytest.mark.parametrize("call", ["submit", "stop", "pause", "resume"])
+@pytest.mark.parametrize("call", ["submit", "stop", "pause", "resume", "valve"])
 def test_agents_are_woken(store: Store, tasks: Tasks, call: str) -> None:
     """A task that comes, goes on or ends is not found at the next look only."""
     taskid = submit(store)
@@ -282,6 +307,8 @@ def test_agents_are_woken(store: Store, tasks: Tasks, call: str) -> None:
         submit(store)
     elif call == "stop":
         tasks.stop(taskid, reason="shutdown", mode=StopMode.GRACEFUL)
+    elif call == "valve":
+        tasks.turn_valve(taskid, Valve.OFF)
     else:
         getattr(tasks, call)(taskid)
     assert bell.keep(wait_s=5)
@@ -292,4 +319,4 @@ def test_workers_of_an_empty_server_are_none(store: Store) -> None:
     """Lists of nothing are no error."""
     tasks = Tasks(store)
     found = (Workers(store).list(), tasks.live_ids(), tasks.finished_ids(5), tasks.records([]))
-    assert (*found, tasks.sender_subscribers([])) == ([], [], [], {}, {})
+    assert (*found, tasks.subscribers([])) == ([], [], [], {}, ({}, {}))

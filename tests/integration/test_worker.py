@@ -21,14 +21,14 @@ from pathlib import Path
 
 import pytest
 
-from vscrapy import embedded, wire
+from vscrapy import embedded, keys, wire
 from vscrapy.bundle import manifest_to_json
 from vscrapy.model import BundleFile, BundleRoot, Endpoint, Manifest
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import Cursors, Streams
-from vscrapy.store.tasks import TaskRecord, Tasks
+from vscrapy.store.tasks import Subscription, TaskRecord, Tasks
 from vscrapy.store.workers import Workers
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +137,8 @@ class Cluster:
         self.store = Store(endpoint, name="test")
         self.tasks = Tasks(self.store)
         self.workers: list[Worker] = []
+        #: The tasks are followed, so that all lines are relayed.
+        self.following: list[Subscription] = []
         directory.joinpath("stand_in.py").write_text(STAND_IN)
 
     def launch(self, *args: str, **environ: str) -> Worker:
@@ -178,6 +180,8 @@ class Cluster:
         file = BundleFile("module.py", sha, len(content))
         manifest = manifest_to_json(Manifest((BundleRoot("project", True, (file,)),)))
         taskid = self.tasks.new_id()
+        self.following.append(Subscription(self.store, keys.followers(taskid)))
+        self.following[-1].keep(wait_s=1)
         job = {"protocol": 1, "spider": "books", "manifest": manifest, "code": textwrap.dedent(code)}
         self.tasks.submit(
             taskid,
@@ -217,6 +221,8 @@ class Cluster:
             if worker.process.poll() is None:
                 worker.process.kill()
             worker.process.wait()
+        for subscription in self.following:
+            subscription.close()
         self.store.close()
         everyone = {pid for worker in self.workers for pid in worker.seen}
         try:

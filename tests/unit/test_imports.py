@@ -26,7 +26,7 @@ LAYERS: Final = (
     {"embedded", "internals"},
     {"store"},
     {"bundle"},
-    {"config", "stats", "ignore", "localmodules"},
+    {"config", "stats", "ignore", "localmodules", "valve"},
     {"wire"},
     {"keys", "states", "model", "errors"},
     {""},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import pytest
@@ -9,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from vscrapy.errors import StoreUnavailable
+from vscrapy.valve import NOTHING
 from vscrapy.wire import LogLine
 from vscrapy.worker.relay import BATCH_LINES, CROWDED_LINES, GATHER_S, HOLD_UP_S, MOST_LINES, Backlog, Relay
 
@@ -117,6 +119,28 @@ def test_lines_are_gathered_for_a_moment(sending: Sending) -> None:
     assert sending.calls == []
     sending.clock.advance(GATHER_S / 2)
     assert [call[:2] for call in sending.calls] == [(7, ["1", "2"])]
+
+
+def test_lines_below_the_level_of_their_task_are_left_out(sending: Sending) -> None:
+    """They do not show as lost, and other tasks are not concerned."""
+    sending.relay.levels = {7: logging.WARNING}
+    levels = (logging.INFO, logging.WARNING, logging.ERROR)
+    for taskid in (7, 8):
+        said = [LogLine("log", f"{level}\n", level=level) for level in levels]
+        sending.relay.add(taskid, [*said, LogLine("out", "out\n"), LogLine("err", "err\n")], worker="w1")
+    sending.clock.advance(GATHER_S)
+    assert [call[:2] for call in sending.calls] == [
+        (7, ["30", "40", "err"]),
+        (8, ["20", "30", "40", "out", "err"]),
+    ]
+
+
+def test_nothing_is_sent_of_a_task_whose_valve_is_off(sending: Sending) -> None:
+    """Not even an empty call."""
+    sending.relay.levels = {7: NOTHING}
+    sending.add(1, 2, 3)
+    sending.clock.advance(1)
+    assert sending.calls == []
 
 
 def test_many_lines_are_sent_at_once(sending: Sending) -> None:

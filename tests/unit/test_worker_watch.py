@@ -6,7 +6,16 @@ from dataclasses import replace
 
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.tasks import TaskRecord
-from vscrapy.worker.watch import Look, Overdue, SenderWatch, with_watched_sender
+from vscrapy.valve import ALL, UNATTENDED, Valve
+from vscrapy.worker.watch import (
+    UNFOLLOWED_MS,
+    Attendance,
+    Look,
+    Overdue,
+    SenderWatch,
+    with_counted_followers,
+    with_watched_sender,
+)
 
 RECORD = TaskRecord(
     taskid=7,
@@ -175,3 +184,42 @@ def test_slow_close_without_sender_is_overdue_after_10_seconds() -> None:
     records = {7: replace(RECORD, state=TaskState.STOPPING, reason="sender_lost")}
     assert overdue.look(100.0, {7: 180.0}, records) == {}
     assert overdue.look(110.1, {7: 180.0}, records) == {7: "its spider did not close within 10 s"}
+
+
+DETACHED = replace(RECORD, is_attached=False)
+
+
+def attend(attendance: Attendance, record: TaskRecord, followers: int, now_ms: int = 0) -> int:
+    """One look at a task; its level."""
+    return attendance.look(Look(now_ms, "a", (7,), {7: record}, {}, {7: followers}))[7]
+
+
+def test_lines_of_a_detached_task_are_all_wanted_while_it_is_followed() -> None:
+    """At once when somebody comes; and for a moment after nobody is seen, who may have lost the connection."""
+    attendance = Attendance()
+    looks = [(0, 0), (1, 500), (0, 1000), (0, 500 + UNFOLLOWED_MS - 1), (0, 500 + UNFOLLOWED_MS), (1, 9000)]
+    levels = [attend(attendance, DETACHED, followers, now_ms) for followers, now_ms in looks]
+    assert levels == [UNATTENDED, ALL, ALL, ALL, UNATTENDED, ALL]
+
+
+def test_lines_of_an_attached_task_are_all_wanted() -> None:
+    """It lives and dies with who listens to it."""
+    assert attend(Attendance(), RECORD, 0) == ALL
+
+
+def test_valve_that_was_turned_holds_with_a_follower() -> None:
+    """The explicit level wins, also over a sender."""
+    turned = [replace(record, valve=Valve.ERROR) for record in (RECORD, DETACHED)]
+    assert [attend(Attendance(), record, 1) for record in turned] == [40, 40]
+
+
+def test_followers_are_counted_where_they_matter() -> None:
+    """Not of each task on each worker: of those with an automatic valve that run here, or may in a moment."""
+    records = [
+        RECORD,
+        DETACHED,
+        replace(DETACHED, taskid=8, valve=Valve.INFO),
+        replace(DETACHED, taskid=9),
+        replace(DETACHED, taskid=10, state=TaskState.QUEUED, processes=0),
+    ]
+    assert with_counted_followers(records, frozenset({7, 8})) == [7, 10]

@@ -11,6 +11,7 @@ from vscrapy import config
 from vscrapy.commands import _store
 from vscrapy.model import Endpoint
 from vscrapy.sender.follow import Follower
+from vscrapy.sender.presence import Following
 from vscrapy.sender.terminal import Terminal, plain_handler
 from vscrapy.store.streams import EndRecord
 from vscrapy.store.tasks import Tasks
@@ -66,6 +67,8 @@ def _follow(endpoint: Endpoint, ids: list[int], lines: int) -> int:
 
     signal.signal(signal.SIGINT, lambda *_: detached.set())
     signal.signal(signal.SIGTERM, lambda *_: detached.set())
+    following = Following(endpoint, ids)
+    following.start()
     threads = [threading.Thread(target=follow, args=(taskid,), daemon=True) for taskid in ids]
     for thread in threads:
         thread.start()
@@ -73,6 +76,7 @@ def _follow(endpoint: Endpoint, ids: list[int], lines: int) -> int:
         threads[0].join(0.1)
         for thread in threads[1:]:
             thread.join(0.01)
+    following.stop()
     going_on = [str(taskid) for taskid in ids if taskid not in ends]
     if detached.is_set() and going_on:
         noun, verb, pronoun = ("task", "goes", "it") if len(going_on) == 1 else ("tasks", "go", "them")

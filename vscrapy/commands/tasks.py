@@ -14,6 +14,7 @@ from vscrapy import config, embedded
 from vscrapy.commands import _store, _tables
 from vscrapy.store.tasks import TaskRecord, Tasks
 from vscrapy.store.workers import WorkerRecord, Workers
+from vscrapy.valve import Valve
 
 #: Finished tasks that are shown.
 MOST_FINISHED: Final = 10
@@ -65,6 +66,7 @@ def _worker_data(worker: WorkerRecord) -> dict[str, Any]:
 def _task_data(record: TaskRecord) -> dict[str, Any]:
     data = asdict(record)
     data["state"] = record.state.value
+    data["valve"] = record.valve.value
     data["stop_mode"] = record.stop_mode.value if record.stop_mode else None
     data["in_flight"] = data.pop("leased")
     data["attached"] = data.pop("is_attached")
@@ -114,6 +116,8 @@ def _task_table(records: list[TaskRecord], now_ms: int) -> Table:
         state = record.state.value + (f": {record.reason}" if record.reason not in ("", "finished") else "")
         if record.feeds == "failed":
             state += ", feeds not stored"
+        if record.valve is not Valve.AUTO and not record.ended_ms:
+            state += f" (valve {record.valve.value})"
         sender = "detached"
         if record.is_attached:
             sender = "attached" if record.ended_ms else f"seen {_ago(record.sender_ms, now_ms)} ago"

@@ -16,6 +16,7 @@ import sys
 import threading
 from typing import Any, Final
 
+from vscrapy.valve import ALL, TEXT_LEVELS
 from vscrapy.wire import LogLine
 
 #: Attributes of a record that a LOG_FORMAT gets from the line itself.
@@ -32,6 +33,8 @@ class Channel:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(True)
         self._lock = threading.RLock()
+        #: From which level on lines are wanted, as the agent says; it leaves out itself what comes nevertheless.
+        self.least = ALL
 
     def say(self, line: LogLine) -> None:
         """Send one line; when nobody is there to hear it, the process ends: its agent is dead."""
@@ -42,19 +45,18 @@ class Channel:
         except OSError:
             os._exit(ORPHANED)
 
-    def listen(self) -> str:
-        """Wait for the agent's next word; '' when it is gone."""
+    def listen(self) -> list[dict[str, Any]]:
+        """Wait for the agent's next words; none when it is gone."""
         heard = b""
         while not heard.endswith(b"\n"):
             try:
                 part = self._socket.recv(4096)
             except OSError:
-                return ""
+                return []
             if not part:
-                return ""
+                return []
             heard += part
-        last = json.loads(heard.splitlines()[-1])
-        return str(last.get("do", ""))
+        return [json.loads(word) for word in heard.splitlines()]
 
 
 class _Raw(io.RawIOBase):
@@ -69,7 +71,7 @@ class _Raw(io.RawIOBase):
     def write(self, data: Any) -> int:
         """Send what was written, as one line of data."""
         written = bytes(data)
-        if written:
+        if written and TEXT_LEVELS[self._stream] >= self._channel.least:
             self._channel.say(LogLine(self._stream, written.decode("utf-8", "replace")))
         return len(written)
 
@@ -118,6 +120,8 @@ class ChannelHandler(logging.Handler):
         self.addFilter(self._is_told)
 
     def _is_told(self, record: logging.LogRecord) -> bool:
+        if record.levelno < self._channel.least:
+            return False
         if self.is_leaving and record.name == "scrapy.core.engine" and record.levelno == logging.INFO:
             return False
         args = record.args

@@ -83,9 +83,12 @@ class Place:
         """Do what the agent says, in a thread; when the agent is gone, end."""
 
         def hear() -> None:
-            while word := self.channel.listen():
-                if word == "leave":
-                    self.leave()
+            while words := self.channel.listen():
+                for word in words:
+                    if word["do"] == "leave":
+                        self.leave()
+                    elif word["do"] == "valve":
+                        self.channel.least = int(word["level"])
             os._exit(ORPHANED)
 
         threading.Thread(target=hear, name="vscrapy-agent", daemon=True).start()

@@ -1,5 +1,5 @@
 """
-The attached sender's sign of life.
+The attached sender's sign of life, and the sign that somebody follows a task.
 
 A subscription to the task's channel shows at once when this process is gone; a heartbeat covers a network that
 just falls silent. Both come back by themselves after Redis was away.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from vscrapy import __version__, keys
@@ -106,3 +106,39 @@ class Presence:
         if why != self._told:
             self._told = why
             self._tell(f"task {self._taskid} waits: {why}")
+
+
+class Following:
+    """
+    Lets the workers know, in a thread of its own, that somebody reads the logs of these tasks.
+
+    As long as it does, all lines of a detached task are relayed (:mod:`vscrapy.valve`).
+    """
+
+    def __init__(self, endpoint: Endpoint, taskids: Sequence[int]) -> None:
+        self._ended = threading.Event()
+        self._store = Store(endpoint, name="vscrapy-following")
+        self._subscription = Subscription(self._store, *map(keys.followers, taskids))
+        self._thread = threading.Thread(target=self._subscribe, name="vscrapy-following", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Nobody reads any more."""
+        self._ended.set()
+        self._thread.join(1)
+
+    def _subscribe(self) -> None:
+        is_told = False
+        while not self._ended.is_set():
+            try:
+                self._subscription.keep(wait_s=0.2)
+                if not is_told:
+                    Tasks(self._store).wake()  # The agents count at once.
+                    is_told = True
+            except (StoreUnavailable, StoreRefused):
+                self._ended.wait(RETRY_S)
+        self._subscription.close()
+        self._store.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store, text, texts
 from vscrapy.store.connection import translate
 from vscrapy.store.frontier import NewRequest
+from vscrapy.valve import Valve
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class TaskRecord:
     feeds: str = ""
     #: Log lines that are kept.
     log_keep: int = 0
+    #: Which lines of its log are relayed.
+    valve: Valve = Valve.AUTO
 
     @property
     def is_growing(self) -> bool:
@@ -108,6 +111,7 @@ def _record(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> 
         is_start_lost=record.get("start") == "lost",
         feeds=record.get("feeds", ""),
         log_keep=number("log_keep"),
+        valve=Valve(record.get("valve") or Valve.AUTO),
     )
 
 
@@ -284,8 +288,20 @@ class Tasks:
         """
         return self._turn("resume", taskid)
 
-    def _turn(self, script: str, taskid: int) -> tuple[bool, TaskState]:
-        changed, state = self._store.run(script, [keys.task(taskid)], [])
+    def turn_valve(self, taskid: int, valve: Valve) -> tuple[bool, TaskState]:
+        """
+        Say which lines of the task's log are relayed. Safe to call again.
+
+        Returns:
+            Did the valve stand otherwise, of a task that has not ended? And the task's state.
+
+        Raises:
+            TaskGone: There is no such task.
+        """
+        return self._turn("valve", taskid, valve.value)
+
+    def _turn(self, script: str, taskid: int, *args: str) -> tuple[bool, TaskState]:
+        changed, state = self._store.run(script, [keys.task(taskid)], list(args))
         if not state:
             raise TaskGone(f"task {taskid} does not exist (any more); 'vscrapy -l' lists the tasks")
         if changed:
@@ -385,12 +401,28 @@ class Tasks:
             return None
         return TaskState(text(reply[0])), int(reply[1]), int(reply[2])
 
-    def sender_subscribers(self, taskids: list[int]) -> dict[int, int]:
-        """Count the subscribers of each task's sender channel: 0 means that its connection is closed."""
-        channels = {keys.sender(taskid): taskid for taskid in taskids}
+    def subscribers(
+        self, senders: Iterable[int], followed: Iterable[int] = ()
+    ) -> tuple[dict[int, int], dict[int, int]]:
+        """
+        Count who is subscribed, in one call.
+
+        Args:
+            senders: Tasks whose sender is looked for: 0 means that its connection is closed.
+            followed: Tasks whose followers are counted.
+        """
+        channels = [
+            {keys.sender(taskid): taskid for taskid in senders},
+            {keys.followers(taskid): taskid for taskid in followed},
+        ]
+        names = [name for group in channels for name in group]
         with translate(self._store.endpoint):
-            counts = self._store.client.pubsub_numsub(*channels) if channels else []
-        return {channels[text(channel)]: int(count) for channel, count in counts}
+            replies = self._store.client.pubsub_numsub(*names) if names else []
+        counts = {text(name): int(count) for name, count in replies}
+        sender_counts, follower_counts = (
+            {taskid: counts[name] for name, taskid in group.items()} for group in channels
+        )
+        return sender_counts, follower_counts
 
     def now_ms(self) -> int:
         """Redis's clock (ms since the epoch)."""
@@ -426,14 +458,14 @@ def _number(value: str) -> int | float:
 
 class Subscription:
     """
-    A subscription that is there to be counted: the sender's, on its task's channel.
+    A subscription that is there to be counted: the sender's, on its task's channel, and that of ``vscrapy -c``.
 
     Must be used by one thread.
     """
 
-    def __init__(self, store: Store, channel: str) -> None:
+    def __init__(self, store: Store, *channels: str) -> None:
         self._store = store
-        self._channel = channel
+        self._channels = channels
         self._pubsub: Any = None
 
     def keep(self, *, wait_s: float) -> bool:
@@ -447,7 +479,7 @@ class Subscription:
             with translate(self._store.endpoint):
                 if self._pubsub is None:
                     self._pubsub = self._store.client.pubsub()
-                    self._pubsub.subscribe(self._channel)
+                    self._pubsub.subscribe(*self._channels)
                 message = self._pubsub.get_message(timeout=wait_s)
         except (StoreUnavailable, StoreRefused):
             self.close()

@@ -43,7 +43,15 @@ from vscrapy.worker.reaper import reap
 from vscrapy.worker.relay import Relay
 from vscrapy.worker.slots import SlotOptions, Slots
 from vscrapy.worker.spawner import Spawner
-from vscrapy.worker.watch import CLOSE_TIMEOUT_S, Look, Overdue, SenderWatch, with_watched_sender
+from vscrapy.worker.watch import (
+    CLOSE_TIMEOUT_S,
+    Attendance,
+    Look,
+    Overdue,
+    SenderWatch,
+    with_counted_followers,
+    with_watched_sender,
+)
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -131,6 +139,7 @@ class Agent(Service):
         self._bell = Bell(endpoint, ring=lambda: reactor.callFromThread(self._look_now), say=say)
         self._senders = SenderWatch()
         self._overdue = Overdue()
+        self._attendance = Attendance()
         self._identity: Identity | None = None
         self._is_looking = False
         self._is_look_wanted = False
@@ -280,6 +289,7 @@ class Agent(Service):
         here = self._slots.close_timeouts_s
         try:
             look = await self._contact.call(self._observe, frozenset(here))
+            self._slots.turn_valves(self._attendance.look(look))
             await self._stop_lost(self._senders.look(look))
             for taskid, reason in self._overdue.look(time.monotonic(), here, look.records).items():
                 self._slots.kill_task(taskid, reason)
@@ -298,8 +308,8 @@ class Agent(Service):
         live = self._tasks.live_ids()
         records = self._tasks.records(sorted({*live, *here}))
         watched = with_watched_sender(records.values(), here)
-        subscribers = self._tasks.sender_subscribers(watched)
-        return Look(self._tasks.now_ms(), server_id, tuple(live), records, subscribers)
+        subscribers, followers = self._tasks.subscribers(watched, with_counted_followers(records.values(), here))
+        return Look(self._tasks.now_ms(), server_id, tuple(live), records, subscribers, followers)
 
     async def _stop_lost(self, taskids: list[int]) -> None:
         for taskid in taskids:

@@ -3,7 +3,8 @@ One crawl process as its agent sees it: its place in a task, its three pipes, an
 
 It has ended when its exit status is known and its pipes are closed; a daemonised grandchild can hold a pipe, so
 there is a bound. Its channel is a stream socket: the spec goes down first, then ``{"do": "leave"}`` when it is to
-leave; log lines come up. When the channel closes under it, its agent is dead, and it ends itself.
+leave, and ``{"do": "valve", "level": 30}`` when nobody wants what weighs less; log lines come up. When the channel
+closes under it, its agent is dead, and it ends itself.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -25,6 +26,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 
+from vscrapy.valve import ALL
 from vscrapy.worker.lines import ChannelLines, TextLines
 from vscrapy.worker.reactor import Reactor, Timer, cancel
 from vscrapy.worker.spawner import Order
@@ -150,6 +152,8 @@ class CrawlProcess:
         self.ended: Deferred[int | None] = Deferred()
         self.is_launched = False
         self.is_asked_to_leave = False
+        #: The level that it was told.
+        self._level = ALL
         #: Its place was given to others.
         self.is_fenced = False
         self._reactor = reactor
@@ -203,6 +207,12 @@ class CrawlProcess:
         self.is_asked_to_leave = True
         if self._channel is not None:
             self._channel.write(b'{"do": "leave"}\n')
+
+    def turn_valve(self, level: int) -> None:
+        """Tell it from which level on its lines are wanted."""
+        if self._channel is not None and level != self._level:
+            self._level = level
+            self._channel.write(json.dumps({"do": "valve", "level": level}).encode() + b"\n")
 
     def kill(self, reason: str) -> None:
         """End it and all that it has started, at once."""

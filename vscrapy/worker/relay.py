@@ -1,5 +1,5 @@
 """
-Log lines of the tasks that run here, on their way to Redis: buffered, in batches, in order.
+Log lines of the tasks that run here, on their way to Redis: cut by the valve, buffered, in batches, in order.
 
 One call a task at a time, so that the order stays. While Redis is away, each task's newest lines wait here, and
 a gap is told as a gap. A reply that was lost can show some lines twice; none is lost for it.
@@ -8,12 +8,13 @@ a gap is told as a gap. A reply that was lost can show some lines twice; none is
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
 
 from vscrapy.errors import StoreRefused, StoreUnavailable
+from vscrapy.valve import ALL, weight
 from vscrapy.wire import LogLine
 from vscrapy.worker.reactor import Clock, Timer, cancel
 
@@ -126,9 +127,14 @@ class Relay:
         self._append = append
         self._say = say
         self._logs: dict[int, _TaskLog] = {}
+        #: From which level on the lines of a task are sent; of one that is not in it, all are.
+        self.levels: Mapping[int, int] = {}
 
     def add(self, taskid: int, lines: Sequence[LogLine], *, worker: str) -> None:
-        """Take lines of a task; they are sent soon."""
+        """Take lines of a task; those that its valve lets through are sent soon, and of the others nothing shows."""
+        level = self.levels.get(taskid, ALL)
+        if level > ALL:
+            lines = [line for line in lines if weight(line) >= level]
         if not lines:
             return
         log = self._logs.get(taskid)

@@ -6,6 +6,7 @@ Every place that was claimed, or may have been (no reply came), is left and rele
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 import traceback
@@ -25,6 +26,7 @@ from vscrapy.store.blobs import Blobs
 from vscrapy.store.frontier import leave
 from vscrapy.store.tasks import TaskRecord, Tasks
 from vscrapy.store.workers import Workers
+from vscrapy.valve import ALL
 from vscrapy.wire import LogLine
 from vscrapy.worker.checkout import Checkouts
 from vscrapy.worker.contact import BACKOFF_S
@@ -149,6 +151,15 @@ class Slots:
             if resident.child.place.taskid == taskid:
                 resident.child.kill(reason)
 
+    def turn_valves(self, levels: dict[int, int]) -> None:
+        """Relay the lines of each task from its level on, and spare its processes what is below it."""
+        self._relay.levels = levels
+        for resident in self._residents.values():
+            self._turn_valve(resident.child)
+
+    def _turn_valve(self, child: CrawlProcess) -> None:
+        child.turn_valve(self._relay.levels.get(child.place.taskid, ALL))
+
     def fence(self) -> None:
         """All places were given to others: end their processes."""
         self._epoch += 1
@@ -235,6 +246,7 @@ class Slots:
             if not self._is_wanted(child):
                 return _Ending("left")
             child.launch(self._spawner, self._spec(child.place, record, job, resident.directory))
+            self._turn_valve(child)
         except (NotVerified, BundleError) as error:
             self._say(f"task {taskid} is not run: {error}")
             return _Ending("failed", f"was not started: {error}")
@@ -283,7 +295,9 @@ class Slots:
         place = child.place
         if ending.words and not child.is_fenced:
             words = f"vscrapy: {place.title} on worker {place.worker} {ending.words}\n"
-            line = LogLine("err", words, time.time(), process=place.number, worker=place.worker)
+            line = LogLine(
+                "err", words, time.time(), level=logging.CRITICAL, process=place.number, worker=place.worker
+            )
             self._relay.add(place.taskid, [line], worker=place.worker)
         patience_s = CRASHED_FLUSH_S if ending.how == "crashed" else FLUSH_S
         delay_s = BACKOFF_S[0]

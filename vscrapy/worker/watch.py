@@ -1,5 +1,6 @@
 """
-What the agent concludes from its looks at the tasks: which senders are lost, which processes are overdue.
+What the agent concludes from its looks at the tasks: which senders are lost, which processes are overdue, which
+lines are relayed.
 
 Pure: it is fed with what was seen and when, and holds no clock and no connection.
 """
@@ -12,6 +13,7 @@ from typing import Final
 
 from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.tasks import TaskRecord
+from vscrapy.valve import Valve
 
 #: Time without a subscriber on the sender's channel after which the sender is lost (ms).
 GRACE_MS: Final = 2500
@@ -26,6 +28,9 @@ ENDED_S: Final = 2.0
 #: Time to close spiders in, when a task does not say (``VSCRAPY_CLOSE_TIMEOUT``), and when its sender is lost (s).
 CLOSE_TIMEOUT_S: Final = 180.0
 LOST_CLOSE_TIMEOUT_S: Final = 10.0
+
+#: Time without a follower after which a task counts as not followed (ms): who loses its connection comes back.
+UNFOLLOWED_MS: Final = 2500
 
 #: A task with a sender that may be lost; one that is stopping has its reason already.
 _WATCHED: Final = frozenset({TaskState.QUEUED, TaskState.RUNNING, TaskState.PAUSED})
@@ -45,6 +50,8 @@ class Look:
     records: Mapping[int, TaskRecord]
     #: Subscribers of the sender's channel, of the tasks whose sender is watched.
     subscribers: Mapping[int, int] = field(default_factory=dict)
+    #: Followers, of the tasks whose followers are counted.
+    followers: Mapping[int, int] = field(default_factory=dict)
 
 
 def with_watched_sender(records: Iterable[TaskRecord], here: frozenset[int]) -> list[int]:
@@ -54,6 +61,34 @@ def with_watched_sender(records: Iterable[TaskRecord], here: frozenset[int]) -> 
         for record in records
         if record.is_attached and record.state in _WATCHED and (record.taskid in here or record.processes == 0)
     ]
+
+
+def with_counted_followers(records: Iterable[TaskRecord], here: frozenset[int]) -> list[int]:
+    """Choose the tasks of which this agent must know whether somebody follows: those that run here, or soon may."""
+    return [
+        record.taskid
+        for record in records
+        if not record.is_attached and record.valve is Valve.AUTO and (record.taskid in here or record.is_growing)
+    ]
+
+
+class Attendance:
+    """Decides from which level on the lines of each task are relayed."""
+
+    def __init__(self) -> None:
+        #: When a task was last seen to have a follower (ms).
+        self._followed_ms: dict[int, int] = {}
+
+    def look(self, look: Look) -> dict[int, int]:
+        """Take what was seen; give the level of each task."""
+        self._followed_ms |= {taskid: look.now_ms for taskid, count in look.followers.items() if count}
+        self._followed_ms = {
+            taskid: ms for taskid, ms in self._followed_ms.items() if 0 <= look.now_ms - ms < UNFOLLOWED_MS
+        }
+        return {
+            taskid: record.valve.least(is_attended=record.is_attached or taskid in self._followed_ms)
+            for taskid, record in look.records.items()
+        }
 
 
 class SenderWatch:
