@@ -121,8 +121,14 @@ def wait_for_end(machine: Machine, taskid: int, timeout: float = 40) -> None:
 
 def test_feeds_of_a_detached_task_are_stored_once(machine: Machine, numbers: Path, vault: Path, site: Site) -> None:
     """The remote feed has all items, the local one is not written; the items stay, and the log tells of it."""
+    (vault / "hold").touch()
     taskid = detach(machine, numbers, site)
-    followed = machine.run(["vscrapy", "-c", str(taskid)])
+    following = machine.start(["vscrapy", "-c", str(taskid)])
+    wait_for(lambda: machine.tasks.subscribers([], [taskid])[1][taskid] == 1, what="somebody follows")
+    since_ms = machine.tasks.now_ms()
+    wait_for(lambda: machine.tasks.now_ms() - since_ms > 2000, what="the worker knows that")
+    (vault / "hold").unlink()
+    followed = following.wait()
     assert followed.exit_code == 0
     assert "Stored jsonlines feed (20 items) in: vault:/" in followed.stderr
     assert "'feedexport/success_count/Vault': 1" in followed.stderr

@@ -68,7 +68,9 @@ def with_counted_followers(records: Iterable[TaskRecord], here: frozenset[int]) 
     return [
         record.taskid
         for record in records
-        if not record.is_attached and record.valve is Valve.AUTO and (record.taskid in here or record.is_growing)
+        if not record.is_attached
+        and record.valve is Valve.AUTO
+        and (record.taskid in here or record.is_growing or record.wants_home)
     ]
 
 
