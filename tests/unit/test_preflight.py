@@ -402,6 +402,11 @@ def test_state_in_start_is_named(look: Look) -> None:
                 yield {{"day": {}}}
     """
     assert codes(look(source.format("self.day"))) == ["state-in-start"]
+    constant = source.replace("today()", "'monday'")
+    assert codes(look(constant.format("self.day"))) == ["state-in-start"]
+    assert (
+        look(constant.replace("class S(Spider):", "class S(Spider):\n            day = ''").format("self.day")) == []
+    )
     assert look(source.format("1")) == []
     assert look(source.format("self.day"), workers=1) == []
 

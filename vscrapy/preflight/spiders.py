@@ -18,9 +18,7 @@ def check_spider(subject: Subject, *, read_outside: frozenset[str], is_attached:
         read_outside: Attributes of the spider that pipelines, middlewares and extensions read.
     """
     kept: set[str] = set()
-    is_told_at_end = False
     for state in find_state(subject, read_outside=read_outside):
-        is_told_at_end |= state.is_read_at_end
         if not state.name.is_global:
             kept.add(state.name.name)
         yield _of_state(state)
@@ -29,8 +27,7 @@ def check_spider(subject: Subject, *, read_outside: frozenset[str], is_attached:
             yield _of_start_state(state)
     yield from _callbacks(subject)
     yield from _files(subject, is_attached=is_attached)
-    if not is_told_at_end:
-        yield from at_end(subject, is_attached=is_attached, is_spider=True)
+    yield from at_end(subject, is_attached=is_attached, is_spider=True)
 
 
 def _of_state(state: State) -> Finding:

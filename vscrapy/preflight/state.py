@@ -74,9 +74,11 @@ def find_start_state(subject: Subject) -> Iterator[State]:
     made: dict[Name, tuple[Method, Access]] = {}
     for method in subject.methods:
         for access in method.scan.accesses if method.name in own else ():
+            if access.is_reset and subject.has(access.name.name):
+                continue  # set back to what it was at first, or nearly
             is_sure = not access.needs_container or subject.is_container(access.name, method.module)
             is_change = access.kind is not Kind.READ and is_sure and not access.name.is_global
-            if is_change and not access.is_reset and not method.module.is_suppressed(access.line):
+            if is_change and not method.module.is_suppressed(access.line):
                 made.setdefault(access.name, (method, access))
     for name, (method, access) in made.items():
         uses = [

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from vscrapy.preflight.scan import Function, Name, Place, Scan, scan
+from vscrapy.preflight.scan import Function, Kind, Name, Place, Scan, scan
 from vscrapy.preflight.source import Module, Part, assigned, is_container
 
 #: As the object is made; in each crawl process, and of spiders and pipelines at home, too.
@@ -212,6 +212,24 @@ class Subject:
         for method in self.methods:
             found |= method.scan.containers
         return frozenset(found)
+
+    def has(self, name: str) -> bool:
+        """Does the class, or its making, give an attribute a value?"""
+        return (
+            name in self._attributes
+            or any(
+                name == each
+                for part in self.parts
+                for node in _statements(part.node.body)
+                for each, _ in assigned(node)
+            )
+            or any(
+                access.name == Name(name) and access.kind is Kind.ASSIGN
+                for method in self.methods
+                if method.name in self.making
+                for access in method.scan.accesses
+            )
+        )
 
     def is_container(self, name: Name, module: Module) -> bool:
         """Is an attribute, or a name of a module, surely one of those?"""
