@@ -103,7 +103,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         made = _collect(order, settings, exclude, Path(scratch))
         sent_bytes = Blobs(store).put(made.bundle.paths)
     job_dir = JobDir(Path(settings["JOBDIR"])) if settings.get("JOBDIR") else None
-    options = {
+    options: dict[str, Any] = {
         "max_processes": order.max_processes,
         "sender_timeout_ms": int(timeout_s * 1000),
         "log_keep": settings.getint("VSCRAPY_LOG_KEEP", LOG_KEEP),
@@ -133,7 +133,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
 
 
 def _go_on(
-    tasks: Tasks, ticket: Ticket, job: bytes, order: Order, job_dir: JobDir, options: Mapping[str, int]
+    tasks: Tasks, ticket: Ticket, job: bytes, order: Order, job_dir: JobDir, options: Mapping[str, Any]
 ) -> str | None:
     """Go on with the task of a job directory: where its log ended; None when the crawl begins anew."""
     record = tasks.records([ticket.taskid]).get(ticket.taskid)
