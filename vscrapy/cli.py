@@ -61,7 +61,9 @@ def _scrapy(args: list[str]) -> int:
     names = [arg for arg in args if not arg.startswith("-")]
     if names[:1] in (["crawl"], ["runspider"]):
         from vscrapy.commands.crawl import replace
+        from vscrapy.sender import warned
 
+        warned.note()
         internals.execute(["scrapy", *args], replace, is_ours=True)
     internals.execute(["scrapy", *args], lambda commands: None, is_ours=False)
     return 0

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum, StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy.errors import NotVerified
@@ -118,32 +119,58 @@ def _method_name(spider: Spider, method: Callable[..., Any] | str | None) -> str
 
 def encode_request(request: Request, spider: Spider, key: bytes) -> bytes:
     """
-    Turn a request into a signed payload; only what differs from Scrapy's defaults travels.
+    Turn a request into a signed payload.
+
+    Of Scrapy's own class, only what differs from the defaults travels; of others, all attributes as they are, so
+    that a class may take and keep whatever it likes.
 
     Raises:
         ValueError: It cannot be serialised: a lambda or a closure as callback, an open handle in its meta.
     """
+    cls = type(request)
+    is_plain = f"{cls.__module__}.{cls.__qualname__}" == "scrapy.http.request.Request" and not _has_more(request)
+    path = "" if is_plain else _path_of(cls)
     try:
-        state: dict[str, Any] = {
+        methods: dict[str, Any] = {
             "callback": _method_name(spider, request.callback),
             "errback": _method_name(spider, request.errback),
-            "headers": dict(request.headers),
         }
     except LookupError:
-        state = request.to_dict(spider=spider)
+        found = request.to_dict(spider=spider)
+        methods = {name: found[name] for name in ("callback", "errback")}
+    if not is_plain:
+        return sign(key, Kind.REQUEST, _deflate(_pickle(("", path, _attributes(request) | methods))))
+    state = methods | {"headers": dict(request.headers)}
     for name in request.attributes:
         if name not in state:
             state[name] = getattr(request, name)
     url = state.pop("url")
-    cls = type(request)
-    path = "" if f"{cls.__module__}.{cls.__qualname__}" == "scrapy.http.request.Request" else _path_of(cls)
-    if not path:  # A subclass may have other defaults.
-        state = {
-            name: value
-            for name, value in state.items()
-            if name not in _REQUEST_DEFAULTS or value != _REQUEST_DEFAULTS[name]
-        }
+    state = {
+        name: value
+        for name, value in state.items()
+        if name not in _REQUEST_DEFAULTS or value != _REQUEST_DEFAULTS[name]
+    }
     return sign(key, Kind.REQUEST, _deflate(_pickle((url, path, state))))
+
+
+def _attributes(request: Request) -> dict[str, Any]:
+    """All that stands in the object: its slots, and its own dict."""
+    found = object.__getstate__(request)
+    parts = found if isinstance(found, tuple) else (found,)
+    return {name: value for part in parts if part for name, value in part.items()}
+
+
+def _has_more(request: Request) -> bool:
+    """Has the project put attributes on a request of Scrapy's own class? Newer ones take none."""
+    own: dict[str, Any] = getattr(request, "__dict__", {})
+    return bool(own) and not own.keys() <= _plain_names()
+
+
+@cache
+def _plain_names() -> frozenset[str]:
+    from scrapy import Request
+
+    return frozenset(vars(Request("data:,")))
 
 
 def _pickle(value: Any) -> bytes:
@@ -168,14 +195,15 @@ def decode_request(signed: bytes, spider: Spider, key: bytes) -> Request:
         NotVerified: Not signed for this task.
         ValueError: The spider has no such callback, a class in it is missing, or does not take what it gave.
     """
+    from scrapy.utils.misc import load_object
     from scrapy.utils.request import request_from_dict
 
     payload = verify(key, Kind.REQUEST, signed)
     try:
         url, path, state = pickle.loads(_inflate(payload))
-        if path:
-            state["_class"] = path
-        return request_from_dict({"url": url, **state}, spider=spider)
+        if not path:
+            return request_from_dict({"url": url, **state}, spider=spider)
+        return _request_of(load_object(path), state, spider)
     # It is the project's classes that raise, whatever they like.
     except Exception as error:
         raise ValueError(f"a request cannot be read here: {type(error).__name__}: {error}") from error
@@ -195,7 +223,9 @@ def with_fresh_tries(signed: bytes, key: bytes) -> bytes:
     # It is the project's classes that raise, whatever they like.
     except Exception as error:
         raise ValueError(f"a request cannot be read here: {type(error).__name__}: {error}") from error
-    state["meta"] = {name: value for name, value in state.get("meta", {}).items() if name != "retry_times"}
+    attribute = "_meta" if path else "meta"  # of a class of the project's own, the very attributes travel
+    meta = state.get(attribute) or {}
+    state[attribute] = {name: value for name, value in meta.items() if name != "retry_times"}
     return sign(key, Kind.REQUEST, _deflate(_pickle((url, path, state))))
 
 
@@ -207,6 +237,15 @@ def sign_anew(signed: bytes, key: bytes, new_key: bytes) -> bytes:
         NotVerified: Not signed with *key*.
     """
     return sign(new_key, Kind.REQUEST, verify(key, Kind.REQUEST, signed))
+
+
+def _request_of(cls: type[Request], attributes: dict[str, Any], spider: Spider) -> Request:
+    """Make a request with these attributes; not by its class, which may want arguments that it does not keep."""
+    request = cls.__new__(cls)
+    for name, value in attributes.items():
+        is_method = name in ("callback", "errback") and value is not None
+        setattr(request, name, getattr(spider, value) if is_method else value)
+    return request
 
 
 def encode_items(items: Sequence[bytes], key: bytes) -> bytes:

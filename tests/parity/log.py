@@ -14,6 +14,10 @@ _RECORD: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[(?P<logger>[^]\n]
 _FRAME: Final = re.compile(r'  File "(?P<file>[^"]+)", line \d+, in ')
 #: A Python warning, which goes to stderr beside the log.
 _WARNING: Final = re.compile(r"\S+:\d+: \w*Warning: ")
+#: Where in the code a Python warning comes from, with the line's text under it.
+_PLACE: Final = re.compile(r"^\S+:\d+: (\w*Warning: .*)\n  .*$", re.DOTALL)
+#: The address of an object, as ``repr`` shows it.
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 #: What vscrapy says beside the log: which task it is, and so on.
 _OURS: Final = "vscrapy: "
 
@@ -50,7 +54,9 @@ def _record(lines: Sequence[str], project: str) -> Record:
     found = _RECORD.match(lines[0])
     assert found is not None
     message = [lines[0][found.end() :], *_without_foreign_frames(lines[1:], project)]
-    text = "\n".join(message).replace(project, "PROJECT")
+    text = _ADDRESS.sub(" at 0x", "\n".join(message).replace(project, "PROJECT"))
+    if found["logger"] == "py.warnings":
+        text = _PLACE.sub(r"\1", text)
     return Record(found["logger"], getattr(logging, found["level"], 0), text)
 
 

@@ -64,6 +64,15 @@ class BooksSpider(Spider):
         return self.__hidden
 
 
+class KeyedRequest(Request):
+    """It wants an argument, and has attributes, that ``attributes`` does not name."""
+
+    def __init__(self, url: str, key: str, **kwargs: Any) -> None:
+        super().__init__(f"{url}?key={key}", **kwargs)
+        self.key = key
+        self.history = ["a"]
+
+
 class OwnRequest(Request):
     """A project's request with an attribute and a default of its own."""
 
@@ -253,6 +262,18 @@ def test_request_of_any_kind_comes_out_as_it_went_in(request_: Request) -> None:
     """Class, callbacks and all attributes survive, defaults and their opposites included."""
     found = there_and_back(request_)
     assert (type(found), found.to_dict(spider=SPIDER)) == (type(request_), request_.to_dict(spider=SPIDER))
+
+
+def test_request_of_a_class_with_arguments_that_it_does_not_keep_comes_out_as_it_went_in() -> None:
+    """Its class is not called again; all that it holds is there."""
+    request = KeyedRequest(URL, "secret", callback=SPIDER.parse, meta={"a": 1})
+    request.history.append("b")
+
+    found = there_and_back(request)
+
+    assert isinstance(found, KeyedRequest)
+    assert (found.url, found.key, found.history) == (request.url, "secret", ["a", "b"])
+    assert (found.callback, found.meta) == (SPIDER.parse, {"a": 1})
 
 
 @pytest.mark.parametrize(

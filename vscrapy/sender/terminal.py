@@ -12,12 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
+from vscrapy.sender.warned import Warned
 from vscrapy.wire import LogLine
 
 #: The engine's closing words: said by each crawl process, shown once.
 _CLOSING = "Closing spider ("
 _CLOSED = "Spider closed ("
 _ENGINE = "scrapy.core.engine"
+#: The logger of Python's warnings.
+_WARNINGS = "py.warnings"
 #: A line with its end, or the rest of a text; unlike str.splitlines(), it goes on after a \r.
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 #: A crawl process's own copy of the project, as its agent names it (``vscrapy.worker.checkout``).
@@ -49,6 +52,7 @@ class Terminal:
         self._prefix = prefix
         self._is_home = is_home
         self._workers: set[str] = set()
+        self._warned = Warned()
         self._banner_from: int | None = None
         self._is_closing_told = False
         self._lock = threading.Lock()
@@ -65,6 +69,8 @@ class Terminal:
         if self._project is not None and "/run/" in line.text:
             here = str(self._project)
             line = replace(line, text=_COPY.sub(lambda _: here, line.text))
+        if (line.logger == _WARNINGS or line.stream == "err") and self._warned.is_repeated(line.text, line.process):
+            return
         if line.stream == "log":
             if self._is_shown(line):
                 self._show_record(line)

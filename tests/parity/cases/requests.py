@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.parity.case import Case, Unequal
+from tests.parity.case import Case, Unequal, Way
 
 #: What a filter that has an opinion of its own is warned of.
 _OWN_FILTER: Final = Unequal("log", r"decides in each crawl process by itself", "a warning names the filter")
+_EACH_ITS_OWN: Final = "with several processes each has a filter of its own: use `--workers 1`"
+_EQUAL_ADDRESSES: Final = "which of the equal addresses comes first is a matter of order"
+_SEVERAL: Final[tuple[Way, ...]] = ("3 processes",)
+#: A warning with an address in it, which Scrapy gives once.
+_META_COPIED: Final = Unequal(
+    "log", r"\[scrapy\.spidermiddlewares\.metacopy\]", "Scrapy says this once: here each process does", _SEVERAL
+)
 
 
 def _order(name: str, shows: str, settings: str = "") -> Case:
@@ -21,9 +28,7 @@ def _order(name: str, shows: str, settings: str = "") -> Case:
         exact=("order.jsonl",),
         least_processes=1,
         unequal=(
-            Unequal(
-                "files", r"order\.jsonl", "several processes work side by side: order within one", ("3 processes",)
-            ),
+            Unequal("files", r"order\.jsonl", "several processes work side by side: order within one", _SEVERAL),
         ),
         settings=settings,
         source="""
@@ -85,16 +90,16 @@ CASES: Final = [
             Unequal(
                 "items",
                 r"fine/10\d\?",
-                "which of two equal addresses comes first is a matter of order",
+                _EQUAL_ADDRESSES,
             ),
-            Unequal("requests", r"fine/10\d\?", "which of two equal addresses comes first is a matter of order"),
+            Unequal("requests", r"fine/10\d\?", _EQUAL_ADDRESSES),
         ),
     ),
     Case(
         name="redirects",
         group="requests",
         is_fast=True,
-        shows="redirects, chains of them, `dont_redirect`, meta refresh, and what the response's `meta` tells of them",
+        shows="redirects, chains of them, `dont_redirect`, meta refresh, and what `meta` tells of them",
         source="""
             from scrapy import Request, Spider
 
@@ -149,6 +154,7 @@ CASES: Final = [
     Case(
         name="retries",
         group="requests",
+        unequal=(_META_COPIED,),
         is_fast=True,
         shows="pages that heal after some tries, pages that never do, and `get_retry_request()`",
         settings="RETRY_TIMES = 3\n",
@@ -184,7 +190,7 @@ CASES: Final = [
         name="errbacks",
         group="requests",
         is_fast=True,
-        shows="errbacks for HTTP errors, refused connections, timeouts, and exceptions of middlewares; they yield, too",
+        shows="errbacks for HTTP errors, refused connections and timeouts; they yield, too",
         settings="RETRY_ENABLED = False\n",
         source="""
             from scrapy import Request, Spider
@@ -227,7 +233,7 @@ CASES: Final = [
     Case(
         name="status-lists",
         group="requests",
-        shows="`handle_httpstatus_list` of the spider and of a request, `handle_httpstatus_all`, `HTTPERROR_ALLOWED_CODES`",
+        shows="`handle_httpstatus_list` of spider and request, `handle_httpstatus_all`, `HTTPERROR_ALLOWED_CODES`",
         settings="HTTPERROR_ALLOWED_CODES = [410]\nRETRY_TIMES = 1\n",
         source="""
             from scrapy import Request, Spider
@@ -254,7 +260,7 @@ CASES: Final = [
     Case(
         name="exceptions",
         group="requests",
-        shows="exceptions in callbacks and errbacks, before and after they yield: tracebacks, stats, and what came before",
+        shows="exceptions in callbacks and errbacks: tracebacks, stats, and what was yielded before",
         source="""
             from scrapy import Request, Spider
 
@@ -293,7 +299,7 @@ CASES: Final = [
     Case(
         name="callback-kinds",
         group="requests",
-        shows="callbacks that are functions, coroutines and asynchronous generators; that return one output, a list, or nothing",
+        shows="callbacks that are coroutines and asynchronous generators; that return one output, a list, or nothing",
         source="""
             import asyncio
             from scrapy import Item, Field, Request, Spider
@@ -317,7 +323,8 @@ CASES: Final = [
                     return Page(kind="one", url=response.url)
 
                 def parse_several(self, response):
-                    return [Page(kind="several", url=response.url), Request(f"{response.url}&again=1", self.parse_one)]
+                    again = Request(f"{response.url}&again=1", self.parse_one)
+                    return [Page(kind="several", url=response.url), again]
 
                 def parse_nothing(self, response):
                     self.logger.info("nothing on %s", response.url)
@@ -340,8 +347,9 @@ CASES: Final = [
     Case(
         name="cargo",
         group="requests",
+        unequal=(_META_COPIED,),
         is_fast=True,
-        shows="`cb_kwargs`, and Items, dataclasses, dates, sets and a project's own objects in `meta`, along redirects and retries",
+        shows="`cb_kwargs`, and Items and a project's own objects in `meta`, along redirects and retries",
         source="""
             from dataclasses import dataclass, field
             from datetime import datetime, timezone
@@ -372,7 +380,10 @@ CASES: Final = [
                     for number in range(12):
                         yield Request(
                             f"http://demo.test/trouble/chain/2/{number}",
-                            cb_kwargs={"cart": Cart(f"reader {number}"), "when": datetime(2024, 5, 1, tzinfo=timezone.utc)},
+                            cb_kwargs={
+                                "cart": Cart(f"reader {number}"),
+                                "when": datetime(2024, 5, 1, tzinfo=timezone.utc),
+                            },
                             meta={
                                 "page": Page(name=f"é {number}", seen={1, 2}),
                                 "node": Node("root"),
@@ -471,21 +482,27 @@ CASES: Final = [
     Case(
         name="request-attributes",
         group="requests",
-        shows="attributes that a project puts on its requests",
+        shows="classes of requests with arguments and attributes of their own, which Scrapy is not told of",
         source="""
             from scrapy import Request, Spider
+
+            class Signed(Request):
+                def __init__(self, url, key, **kwargs):
+                    super().__init__(f"{url}&key={key}", **kwargs)
+                    self.key = key
+                    self.history = [url]
 
             class Case(Spider):
                 name = "case"
 
                 async def start(self):
                     for number in range(30):
-                        request = Request(f"http://demo.test/trouble/fine/{number}")
-                        request.colour = f"colour {number}"
-                        yield request
+                        yield Signed(f"http://demo.test/trouble/heal/{number}?fails=0", f"k{number}")
 
                 def parse(self, response):
-                    yield {"url": response.url, "colour": getattr(response.request, "colour", None)}
+                    request = response.request
+                    request.history.append(response.url)
+                    yield {"key": request.key, "history": request.history, "type": type(request).__name__}
         """,
     ),
     Case(
@@ -496,8 +513,7 @@ CASES: Final = [
             Unequal(
                 "items",
                 '"left"',
-                "each request carries a copy of its own, as with a JOBDIR: what one callback changes in it, others do "
-                "not see",
+                "each request carries a copy, as with a JOBDIR: what a callback changes in it, others do not see",
             ),
             Unequal("stats", "item_scraped_count", "see there"),
         ),
@@ -709,7 +725,7 @@ CASES: Final = [
     Case(
         name="fingerprinter",
         group="requests",
-        shows="a project's own `REQUEST_FINGERPRINTER_CLASS`, which leaves out a session's number and looks at a header",
+        shows="a project's own `REQUEST_FINGERPRINTER_CLASS`, which leaves out a session's number, and sees a header",
         settings='REQUEST_FINGERPRINTER_CLASS = "shop.fingerprints.Fingerprinter"\n',
         files={
             "shop/fingerprints.py": """
@@ -742,7 +758,7 @@ CASES: Final = [
                     language = response.request.headers["Accept-Language"].decode()
                     yield {"page": response.url.partition("?")[0], "language": language}
         """,
-        unequal=(Unequal("requests", "sid=", "which of the equal addresses comes first is a matter of order"),),
+        unequal=(Unequal("requests", "sid=", _EQUAL_ADDRESSES),),
     ),
     Case(
         name="filter-off",
@@ -790,7 +806,7 @@ CASES: Final = [
                 def parse_page(self, response):
                     yield {"page": response.url.partition("?")[0]}
         """,
-        unequal=(Unequal("requests", r"\?\d", "which of the equal addresses comes first is a matter of order"),),
+        unequal=(Unequal("requests", r"\?\d", _EQUAL_ADDRESSES),),
     ),
     Case(
         name="filter-own",
@@ -847,6 +863,9 @@ CASES: Final = [
                     def __init__(self):
                         self.counts = Counter()
 
+                    def log(self, request, spider):
+                        pass
+
                     def request_seen(self, request):
                         self.counts[request.url] += 1
                         return self.counts[request.url] > 3
@@ -867,15 +886,9 @@ CASES: Final = [
         """,
         unequal=(
             _OWN_FILTER,
-            *(
-                Unequal(
-                    kind,
-                    names,
-                    "with several processes each has a filter of its own: use `--workers 1`",
-                    ("3 processes",),
-                )
-                for kind, names in (("items", ""), ("requests", "landed"), ("stats", "^(?!finish_reason)"))
-            ),
+            Unequal("items", "", _EACH_ITS_OWN, _SEVERAL),
+            Unequal("requests", "landed", _EACH_ITS_OWN, _SEVERAL),
+            Unequal("stats", "^(?!finish_reason)", _EACH_ITS_OWN, _SEVERAL),
         ),
     ),
     Case(
@@ -933,6 +946,11 @@ CASES: Final = [
     Case(
         name="offsite",
         group="requests",
+        unequal=(
+            Unequal(
+                "stats", "^offsite/domains$", "each process counts the foreign domains that it has met", _SEVERAL
+            ),
+        ),
         shows="`allowed_domains`: requests beyond them are filtered, counted and told once",
         source="""
             from scrapy import Request, Spider
