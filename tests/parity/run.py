@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import json
+import logging
 import re
 import time
 from collections import Counter
@@ -33,6 +34,8 @@ WAYS: Final[Mapping[Way, tuple[str, tuple[str, ...]]]] = {
 SLOW_MS: Final = 250
 #: What the engine says of each page.
 _CRAWLED: Final = re.compile(r"Crawled \(\d+\) <\w+ (?P<url>\S+)>")
+#: Loggers of what is the same for all: the public suffix list is fetched by the first who needs it, if at all.
+_ELSEWHERE: Final = frozenset({"tldextract"})
 #: The feed of most cases.
 _FEED: Final = "items.jsonl"
 
@@ -205,4 +208,4 @@ def _counts(case: Case, record: Record) -> bool:
     from_here = record.logger == case.spider or any(
         record.logger == name or record.logger.startswith(f"{name}.") for name in case.loggers
     )
-    return from_here or record.level >= 30
+    return from_here or (record.level >= logging.WARNING and record.logger not in _ELSEWHERE)

@@ -66,7 +66,7 @@ class SharedFacts:
                 continue
             kind, _, rest = fact.partition(":")
             if kind == "cookie" and self._jars is not None:
-                self._jars.learn(json.loads(rest)[0], json.loads(value))
+                self._jars.learn(_jar_of(json.loads(rest)[0]), json.loads(value))
             elif kind == "robots" and self._robots is not None:
                 know_robots(self._robots, rest, base64.b64decode(value) if value else None)
             elif fact == _START_FAILED:
@@ -110,8 +110,9 @@ class _Jars(defaultdict[Any, CookieJar]):
         return jar
 
     def _say(self, key: Any, cookie: Cookie, *, is_gone: bool = False) -> None:
-        if not isinstance(key, (str, int, float, bool, type(None))):
+        if not _is_shared(key):
             return  # a jar named by an object is this process's own
+        # A tuple comes out as a list, which names no jar.
         place = json.dumps([key, cookie.domain, cookie.path, cookie.name])
         fields = {name: getattr(cookie, name) for name in _COOKIE_FIELDS}
         fields["rest"] = {name: str(value) for name, value in getattr(cookie, "_rest", {}).items()}
@@ -126,6 +127,18 @@ class _Jars(defaultdict[Any, CookieJar]):
             inner.set_cookie_quietly(cookie)
         elif _find(inner, cookie) is not None:
             inner.clear_quietly(cookie.domain, cookie.path, cookie.name)
+
+
+def _is_shared(key: Any) -> bool:
+    """Is this the name of a jar that means the same in all processes?"""
+    if isinstance(key, tuple):
+        return all(_is_shared(part) for part in key)
+    return isinstance(key, (str, int, float, bool, type(None)))
+
+
+def _jar_of(name: Any) -> Any:
+    """A jar's name, from JSON: what was a tuple is one again."""
+    return tuple(_jar_of(part) for part in name) if isinstance(name, list) else name
 
 
 def _find(jar: Any, cookie: Cookie) -> Cookie | None:
