@@ -82,6 +82,7 @@ class Again:
             "counts_items_at_home": False,
             "feeds": None,
             "takes_files": False,
+            "has_job_dir": False,
         }
         record = self._tasks.record(self._taskid)
         requests = self._failures.requests(self._taskid, numbers)
