@@ -27,7 +27,7 @@ from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
 
 from vscrapy.errors import NotVerified
-from vscrapy.internals import EngineHooks, flush_feeds, start_itemproc, thread_caller
+from vscrapy.internals import HANDLERS_LOGGER, EngineHooks, flush_feeds, start_itemproc, thread_caller
 from vscrapy.store.streams import ItemsEntry
 from vscrapy.wire import decode_items
 
@@ -74,6 +74,8 @@ def silence(*, has_pipelines: bool) -> None:
 
     for name in _SILENT:
         logging.getLogger(name).addFilter(is_said_here)
+    # It warns of what the settings name, here as in the crawl processes.
+    logging.getLogger(HANDLERS_LOGGER).addFilter(lambda record: record.levelno > logging.WARNING)
 
 
 def remote_feeds(settings: BaseSettings) -> dict[str, Any]:
@@ -135,10 +137,9 @@ class Home:
         self._ending: Callable[[], None] | None = None
         self._hooks: EngineHooks | None = None
         self.crawler: Crawler | None = None
-        self._adapt(settings)
 
-    def _adapt(self, settings: Settings) -> None:
-        """Leave of the project what happens once."""
+    def adapt(self, settings: BaseSettings) -> None:
+        """Leave of a crawler's settings, when its add-ons have changed them, what happens once."""
         keep = {
             path: order
             for path, order in settings.getwithbase("EXTENSIONS").items()
@@ -158,6 +159,8 @@ class Home:
         }
         if not self._has_pipelines:
             ours["ITEM_PIPELINES"] = {}
+        if not (self._has_pipelines and settings.getwithbase("ITEM_PIPELINES")):
+            ours["DOWNLOADER_MIDDLEWARES"] = {}  # nobody here downloads: a browser need not be opened twice
         settings.setdict(ours, priority=PRIORITY)
 
     def _is_kept(self, extension: type) -> bool:

@@ -40,12 +40,15 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler, CrawlerProcess
     from scrapy.http import Response
     from scrapy.settings import BaseSettings, Settings
+    from scrapy.spiderloader import SpiderLoaderProtocol
     from twisted.python.failure import Failure
 
 #: The request, or the output of ``start()``, on whose behalf the running code works. Callbacks, errbacks,
 #: middlewares and pipelines see the one that they belong to, across ``await``.
 ORIGIN: Final[ContextVar[Any]] = ContextVar("vscrapy_origin", default=None)
 
+#: The logger of Scrapy's experimental download handlers.
+HANDLERS_LOGGER: Final = "scrapy.core.downloader.handlers._base_streaming"
 _ASYNCIO_REACTOR: Final = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
 
 #: Name of the engine's method that closes the spider, and that all its own closing goes through.
@@ -459,6 +462,18 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
+def after_addons(crawler: Crawler, change: Callable[[BaseSettings], None]) -> None:
+    """Have *change* the last word on a crawler's settings: add-ons change them when the crawl begins."""
+    addons: Any = crawler.addons
+    load = addons.load_settings
+
+    def load_and_change(settings: BaseSettings) -> None:
+        load(settings)
+        change(settings)
+
+    addons.load_settings = load_and_change
+
+
 def check_scheduler(settings: BaseSettings) -> None:
     """
     See that the project has no scheduler of its own.
@@ -486,18 +501,12 @@ def decides_alone(settings: BaseSettings) -> bool:
     return not (is_shared or cls is BaseDupeFilter)
 
 
-def load_spider(settings: BaseSettings, name: str) -> type[Spider]:
-    """
-    Load a spider of the project by its name.
-
-    Raises:
-        KeyError: There is none; with Scrapy's words.
-    """
+def spider_loader(settings: BaseSettings) -> SpiderLoaderProtocol:
+    """Make the project's spider loader."""
     from scrapy.utils.misc import load_object
 
-    loader = load_object(settings["SPIDER_LOADER_CLASS"]).from_settings(settings.frozencopy())
-    spider: type[Spider] = loader.load(name)
-    return spider
+    loader: SpiderLoaderProtocol = load_object(settings["SPIDER_LOADER_CLASS"]).from_settings(settings.frozencopy())
+    return loader
 
 
 def execute(argv: list[str], replace: Callable[[dict[str, ScrapyCommand]], None], *, is_ours: bool) -> None:

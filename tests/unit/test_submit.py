@@ -187,3 +187,14 @@ def test_collect_names_the_paths_in_the_project(
     """A ``src`` layout is found on the worker as it is here."""
     monkeypatch.setattr("sys.path", [str(project), str(project / "src"), os.sep])
     assert collected(tmp_path / "scratch").project_paths == ["src"]
+
+
+def test_collect_names_a_project_without_scrapy_cfg_where_python_imports_from_it(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only ``PYTHONPATH`` tells of it, here as on the worker; a scrapy.cfg makes Scrapy add it by itself."""
+    (project / "scrapy.cfg").unlink()
+    monkeypatch.setattr("sys.path", [str(project / "src"), str(project), os.sep])
+    assert collected(tmp_path / "scratch").project_paths == ["src", "."]
+    monkeypatch.setattr("sys.path", [str(project / "src"), os.sep])
+    assert collected(tmp_path / "other").project_paths == ["src"]

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from scrapy.addons import AddonManager
 from scrapy.commands.crawl import Command as ScrapyCrawl
 from scrapy.commands.runspider import Command as ScrapyRunSpider
 from scrapy.exceptions import UsageError
 from scrapy.utils.spider import iter_spider_classes
 
 from vscrapy import config, embedded, internals
+from vscrapy.commands._standin import CrawlerStandIn
 from vscrapy.errors import ConfigError, StoreUnavailable
 from vscrapy.home import remote_feeds
 from vscrapy.preflight.check import check
@@ -66,6 +68,7 @@ class _OnWorkers:
         internals.check()
         if opts.workers < 0:
             raise UsageError(f"--workers takes a number from 0 on, not {opts.workers}")
+        AddonManager.load_pre_crawler_settings(self.settings)  # as Scrapy's crawler process does when it is made
         spider_class = self._load(spider) if isinstance(spider, str) else spider
         settings = self.settings.copy()
         spider_class.update_settings(settings)
@@ -78,6 +81,7 @@ class _OnWorkers:
             pipelines=_pipelines(settings, is_attached=not opts.detach),
             has_feeds=opts.detach and bool(remote_feeds(settings)),
             file=file,
+            profile=_profile(opts),
         )
         if opts.check:
             self.exitcode = self._check(spider_class, settings, order)
@@ -91,9 +95,10 @@ class _OnWorkers:
         if opts.detach:
             self._detach(endpoint, order, settings, exclude)
         else:
-            self.exitcode = AttachedCrawl(endpoint, settings, self.settings, order, exclude, outputs).run(
-                spider_class
-            )
+            crawl = AttachedCrawl(endpoint, settings, self.settings, order, exclude, outputs)
+            self.exitcode = crawl.run(spider_class)
+            if order.profile:
+                opts.profile = os.devnull  # for Scrapy, which now writes that of this process
 
     @staticmethod
     def _findings(spider_class: type[Spider], settings: BaseSettings, order: Order) -> list[Finding]:
@@ -124,7 +129,7 @@ class _OnWorkers:
 
     def _load(self, name: str) -> type[Spider]:
         try:
-            return internals.load_spider(self.settings, name)
+            return internals.spider_loader(self.settings).load(name)
         except KeyError:
             internals.crawler_process(self.settings)  # says what scrapy crawl says before it fails
             raise
@@ -156,6 +161,21 @@ class Crawl(_OnWorkers, ScrapyCrawl):
         self._send(args[0], opts)
 
 
+class _OwnCrawl(_OnWorkers):
+    """Mixed into a project's own ``crawl``: what it gives its crawler process to do is done on the workers."""
+
+    kind = "crawl"
+    crawler_process: Any
+
+    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        def start(spider: type[Spider], spider_args: dict[str, Any]) -> None:
+            opts.spargs = spider_args
+            self._send(spider, opts)
+
+        self.crawler_process = CrawlerStandIn(self.settings, start)
+        super().run(args, opts)  # type: ignore[misc]
+
+
 class RunSpider(_OnWorkers, ScrapyRunSpider):
     """``vscrapy runspider FILE``."""
 
@@ -178,10 +198,13 @@ class RunSpider(_OnWorkers, ScrapyRunSpider):
 
 
 def replace(commands: dict[str, ScrapyCommand]) -> None:
-    """Put ours in the place of Scrapy's own, where those are available."""
-    for name, cls in (("crawl", Crawl), ("runspider", RunSpider)):
-        if name in commands:
-            commands[name] = cls()
+    """Put ours in the place of Scrapy's own, where those are available; a project's own ``crawl`` is kept in it."""
+    if "crawl" in commands:
+        theirs = type(commands["crawl"])
+        own = None if theirs is ScrapyCrawl else type("Command", (_OwnCrawl, theirs), {"__doc__": theirs.__doc__})
+        commands["crawl"] = own() if own else Crawl()
+    if "runspider" in commands:
+        commands["runspider"] = RunSpider()
 
 
 def _endpoint(opts: argparse.Namespace) -> Endpoint:
@@ -240,8 +263,14 @@ def _written_here(settings: BaseSettings, opts: argparse.Namespace) -> list[Path
     """The files that this very run writes: feeds, log, pid."""
     feeds = [str(uri) for uri in settings.getdict("FEEDS")]
     files = [url2pathname(urlparse(uri).path) for uri in feeds if urlparse(uri).scheme in ("", "file")]
-    return [
-        Path(name).absolute()
-        for name in (*files, settings.get("LOG_FILE"), opts.pidfile, settings.get("JOBDIR"))
-        if name
-    ]
+    names = (*files, settings.get("LOG_FILE"), opts.pidfile, opts.profile, settings.get("JOBDIR"))
+    return [Path(name).absolute() for name in names if name]
+
+
+def _profile(opts: argparse.Namespace) -> str:
+    """Where the crawl's profile goes (``--profile``), below the project; '': this process's is all there is."""
+    path = Path(opts.profile or os.devnull).absolute()
+    project = project_dir() or Path.cwd()
+    if not opts.profile or opts.detach or not path.is_relative_to(project):
+        return ""
+    return path.relative_to(project).as_posix()

@@ -7,6 +7,7 @@ Forked from the template with the project's files in a directory of its own; rea
 
 from __future__ import annotations
 
+import cProfile
 import logging
 import os
 import socket
@@ -21,6 +22,8 @@ from vscrapy.model import Endpoint
 from vscrapy.wire import WrittenFile, encode_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scrapy import Spider
     from scrapy.crawler import Crawler
     from scrapy.settings import BaseSettings, Settings
@@ -106,15 +109,16 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     opened.watch()
     settings = project_settings(job)
     log_to(place, settings)
-    _take_over(settings, place, job)
+    take_over = _take_over(settings, place, job, home=Path(spec["home"]))
     process: Any = internals.crawler_process(settings)
     crawler: Crawler = process.create_crawler(spider_class(process.spider_loader, job, Path(spec["directory"])))
+    internals.after_addons(crawler, take_over)
     log_to(place, crawler.settings)
     place.handler.hide_pipelines = job["pipelines"] == "home"
     process.crawl(crawler, **job["spider_args"])
     if job["takes_files"]:
         _send_files(written, place, Files(store), crawler.settings, job)
-    process.start(install_signal_handlers=False)
+    _start(process, project / job["profile"] if job["profile"] else None)
     if place.scheduler is not None:
         place.scheduler.finish(timeout_s=LAST_STATS_S)
     written.finish()
@@ -157,6 +161,17 @@ def _shipped(job: dict[str, Any]) -> dict[str, str]:
     return {file.path: file.sha256 for root in roots if root.name == "project" for file in root.files}
 
 
+def _start(process: Any, profile: Path | None) -> None:
+    """Run to the end, under Python's profiler if its file is named."""
+    if profile is None:
+        process.start(install_signal_handlers=False)
+        return
+    profiler = cProfile.Profile()
+    profiler.runcall(process.start, install_signal_handlers=False)
+    profile.parent.mkdir(parents=True, exist_ok=True)
+    profiler.dump_stats(profile)
+
+
 def _send_files(written: Written, place: Place, files: Files, settings: BaseSettings, job: dict[str, Any]) -> None:
     """Begin to send home what the project writes into its directory."""
     from vscrapy.crawl.written import FILES_LIMIT_BYTES
@@ -188,9 +203,17 @@ def project_settings(job: dict[str, Any]) -> Settings:
     return settings
 
 
-def _take_over(settings: Settings, place: Place, job: dict[str, Any]) -> None:
+def _take_over(
+    settings: Settings, place: Place, job: dict[str, Any], *, home: Path
+) -> Callable[[BaseSettings], None]:
     """
     Put in what makes this process one of many; what home does is switched off.
+
+    Args:
+        home: The worker's directory.
+
+    Returns:
+        What puts it in again, and the rest, when the spider and add-ons have changed the settings.
 
     Raises:
         ConfigError: The project has a scheduler of its own.
@@ -198,6 +221,7 @@ def _take_over(settings: Settings, place: Place, job: dict[str, Any]) -> None:
     from scrapy.utils.misc import load_object
 
     from vscrapy import internals
+    from vscrapy.crawl import httpcache
     from vscrapy.crawl.scheduler import bound
     from vscrapy.crawl.stats import shared
 
@@ -220,6 +244,12 @@ def _take_over(settings: Settings, place: Place, job: dict[str, Any]) -> None:
     if place.number > 1:
         ours["TELNETCONSOLE_ENABLED"] = False
     settings.setdict(ours, priority=PRIORITY)
+
+    def take_over(changed: BaseSettings) -> None:
+        changed.setdict(ours, priority=PRIORITY)
+        httpcache.share(changed, job, home, priority=PRIORITY)
+
+    return take_over
 
 
 def log_to(place: Place, settings: Settings) -> None:

@@ -59,7 +59,7 @@ class AttachedCrawl:
 
     Args:
         settings: What the crawl is to have: the project's settings, the spider's and the command line's.
-        home_settings: Settings for this process's crawler, which changes them.
+        home_settings: Settings for this process's crawler.
         exclude: Files that do not travel.
         outputs: Notes what this process writes.
     """
@@ -112,6 +112,7 @@ class AttachedCrawl:
         silence(has_pipelines=self._order.pipelines == "home")
         process: Any = internals.crawler_process(self._home_settings)
         crawler = process.create_crawler(spider_class)
+        internals.after_addons(crawler, self._home.adapt)
         process.crawl(crawler, **self._order.spider_args)
         self._take_signals()
         self._outputs.watch()
@@ -167,6 +168,7 @@ class AttachedCrawl:
             traceback.print_exc()
             self._exit_before_anything(1)
         self._taskid = submitted.taskid
+        self._terminal.name_outside(submitted.outside)
         goes_on = " goes on where it was left" if submitted.cursor is not None else ""
         self._terminal.tell(
             f"task {submitted.taskid}: {self._order.spider}{goes_on}, {submitted.n_files} files "

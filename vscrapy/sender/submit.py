@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vscrapy import bundle, config, localmodules
+from vscrapy import bundle, config, httpcache, localmodules
 from vscrapy.errors import ConfigError
 from vscrapy.home import remote_feeds
 from vscrapy.localmodules import OutsideRoot
@@ -67,6 +67,8 @@ class Order:
     has_feeds: bool = False
     #: The file of ``runspider``.
     file: Path | None = None
+    #: Where crawl processes leave their profiles, below the project, with ``/``; '': none is made.
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class Submitted:
     key: bytes
     n_files: int
     sent_bytes: int
+    #: Where the bundle's roots beyond the project come from, in their order.
+    outside: tuple[Path, ...]
     #: It went on with a suspended task, whose log ended here; None: the task is new.
     cursor: str | None = None
 
@@ -115,7 +119,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         key = task_key(secret, ticket.taskid)
         cursor = _go_on(tasks, ticket, encode_job({**job, "taskid": ticket.taskid}, key), order, job_dir, options)
         if cursor is not None:
-            return Submitted(ticket.taskid, key, n_files, sent_bytes, cursor)
+            return Submitted(ticket.taskid, key, n_files, sent_bytes, made.outside, cursor)
     taskid = tasks.new_id()
     key = task_key(secret, taskid)
     token = JobDir.new_token() if job_dir is not None else ""
@@ -129,7 +133,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         job_dir=token,
         **options,
     )
-    return Submitted(taskid, key, n_files, sent_bytes)
+    return Submitted(taskid, key, n_files, sent_bytes, made.outside)
 
 
 def _go_on(
@@ -168,6 +172,8 @@ def _job(order: Order, settings: BaseSettings, made: _Collected, *, has_job_dir:
         "has_job_dir": has_job_dir,
         "takes_files": order.is_attached,
         "host": socket.gethostname(),
+        "http_cache": _http_cache(settings),
+        "profile": order.profile,
         "manifest": bundle.manifest_to_json(made.bundle.manifest),
         "working_directory": made.bundle.manifest.working_directory,
         "project_paths": made.project_paths,
@@ -190,8 +196,10 @@ class _Collected:
     bundle: bundle.Bundle
     #: Where the file of ``runspider`` is, below the unpacked bundle.
     file: str
-    #: What lies on ``sys.path`` in the project, except itself, below it, with ``/``.
+    #: What lies on ``sys.path`` in the project, below it, with ``/``.
     project_paths: list[str]
+    #: Where the bundle's roots beyond the project come from, in their order.
+    outside: tuple[Path, ...]
 
 
 def _collect(order: Order, settings: BaseSettings, exclude: Collection[Path], scratch: Path) -> _Collected:
@@ -202,7 +210,7 @@ def _collect(order: Order, settings: BaseSettings, exclude: Collection[Path], sc
         scratch: An empty directory: the project, where there is none, and the place of stripped copies. It is
             to stay until the bundle's files have been sent.
     """
-    project = project_dir()
+    configured = project = project_dir()
     working = Path.cwd()
     if project is None and order.kind == "crawl":
         project = working  # only SCRAPY_SETTINGS_MODULE tells of the project
@@ -229,7 +237,10 @@ def _collect(order: Order, settings: BaseSettings, exclude: Collection[Path], sc
         stand_in=lambda path: _without_secrets_at(path, copies),
     )
     shipped = [shipped.path for shipped in made.manifest.roots[0].files]
-    return _Collected(made, file, localmodules.find_project_paths(root, sys.path, shipped))
+    paths = localmodules.find_project_paths(root, sys.path, shipped)
+    if configured is None and any(os.path.realpath(entry) == os.path.realpath(root) for entry in sys.path):
+        paths.append(".")  # with a scrapy.cfg, Scrapy puts it on the path
+    return _Collected(made, file, paths, tuple(found.directory for found in outside))
 
 
 def _without_secrets_at(path: Path, copies: Path) -> Path:
@@ -289,6 +300,21 @@ def project_dir() -> Path | None:
 
     found = closest_scrapy_cfg()
     return Path(found).parent if found else None
+
+
+def _http_cache(settings: BaseSettings) -> dict[str, str] | None:
+    """The project's HTTP cache here; None: it has none."""
+    from scrapy.exceptions import NotConfigured
+    from scrapy.utils.project import data_path
+
+    if not settings.getbool("HTTPCACHE_ENABLED"):
+        return None
+    try:
+        directory = Path(data_path(settings["HTTPCACHE_DIR"])).absolute()
+        return {"directory": str(directory), "identity": httpcache.identify(directory)}
+    except (NotConfigured, OSError) as error:
+        print(f"vscrapy: warning: nothing is kept of the HTTP cache: {error}", file=sys.stderr)
+        return None
 
 
 def _command_line(settings: BaseSettings) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +23,8 @@ _ENGINE = "scrapy.core.engine"
 _WARNINGS = "py.warnings"
 #: A line with its end, or the rest of a text; unlike str.splitlines(), it goes on after a \r.
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
-#: A crawl process's own copy of the project, as its agent names it (``vscrapy.worker.checkout``).
-_COPY = re.compile(r"(?:/[^/\s\"']+)*/run/[\w.-]+-\d+-\d+-\d+/project(?=[/\s\"']|$)")
+#: A crawl process's own copy of a root of the bundle, as its agent names it (``vscrapy.worker.checkout``).
+_COPY = re.compile(r"(?:/[^/\s\"']+)*/run/[\w.-]+-\d+-\d+-\d+/(?P<root>project|outside-\d+)(?=[/\s\"']|$)")
 
 
 class Terminal:
@@ -36,7 +36,7 @@ class Terminal:
         prefix: Put in front of each line, when several tasks are followed.
         is_home: Home says "Spider closed" itself, after the stats.
         project: The project's directory here: paths of a crawl process's copy, in tracebacks and warnings, show
-            as paths below it.
+            as paths below it; see :meth:`name_outside`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Terminal:
         project: Path | None = None,
     ) -> None:
         self._handler = handler
-        self._project = project
+        self._roots = {} if project is None else {"project": str(project)}
         self._prefix = prefix
         self._is_home = is_home
         self._workers: set[str] = set()
@@ -62,13 +62,16 @@ class Terminal:
         with self._lock, suppress(OSError):
             _print(f"{self._prefix}vscrapy: {text}")
 
+    def name_outside(self, directories: Iterable[Path]) -> None:
+        """From now on, also show paths of the bundle's roots beyond the project as they are here."""
+        self._roots.update({f"outside-{number}": str(path) for number, path in enumerate(directories)})
+
     def show(self, line: LogLine) -> None:
         """Show one line of a crawl process."""
         if line.worker:
             self._workers.add(line.worker)
-        if self._project is not None and "/run/" in line.text:
-            here = str(self._project)
-            line = replace(line, text=_COPY.sub(lambda _: here, line.text))
+        if self._roots and "/run/" in line.text:
+            line = replace(line, text=_COPY.sub(lambda found: self._roots.get(found["root"], found[0]), line.text))
         if (line.logger == _WARNINGS or line.stream == "err") and self._warned.is_repeated(line.text, line.process):
             return
         if line.stream == "log":

@@ -20,6 +20,7 @@ from typing import Final
 
 from vscrapy.bundle import unpack
 from vscrapy.errors import BundleError
+from vscrapy.httpcache import drop_unused
 from vscrapy.model import BundleFile, Manifest
 from vscrapy.store.blobs import Blobs
 
@@ -43,6 +44,7 @@ class Checkouts:
         self._blobs = blobs
         self._say = say
         self._cache_bytes = cache_bytes
+        self.home = home
         self._cache = home / "cache" / "blobs"
         self._run = home / "run"
         self._host = re.sub(r"[^\w.]", "_", socket.gethostname())
@@ -61,6 +63,7 @@ class Checkouts:
             if matched is not None and self._is_leftover(directory, matched["host"], int(matched["pid"])):
                 self.remove(directory)
         self.trim()
+        drop_unused(self.home)
 
     def check_out(self, taskid: int, number: int, manifest: Manifest) -> Path:
         """

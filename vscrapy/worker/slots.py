@@ -284,6 +284,7 @@ class Slots:
             # Of this task alone: the cluster's secret is not for user code.
             "key": wire.task_key(endpoint.secret, place.taskid).hex(),
             "directory": str(directory),
+            "home": str(self._checkouts.home),
             "job": job,
             "title": f"vscrapy-{'home' if is_home else 'crawl'} task {place.taskid} {record.spider}",
         }
