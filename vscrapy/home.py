@@ -106,7 +106,6 @@ class Home:
 
     Args:
         has_pipelines: The project's pipelines run here.
-        counts_items: CLOSESPIDER_ITEMCOUNT counts the items that come through them.
         on_open: Called, in the crawler's thread, when the spider is about to open; a Deferred.
         on_stop: Called with the reason when a pipeline closes the spider.
     """
@@ -116,14 +115,13 @@ class Home:
         settings: Settings,
         *,
         has_pipelines: bool,
-        counts_items: bool,
         on_open: Callable[[], Deferred[None]],
         on_stop: Callable[[str], None],
     ) -> None:
         self._on_open = on_open
         self._on_stop = on_stop
         self._has_pipelines = has_pipelines
-        self._counts_items = counts_items
+        self._counts_items = False
         self._key = b""
         self._entries: deque[ItemsEntry] = deque()
         self._room = threading.Semaphore(MOST_WAITING)
@@ -138,8 +136,14 @@ class Home:
         self._hooks: EngineHooks | None = None
         self.crawler: Crawler | None = None
 
-    def adapt(self, settings: BaseSettings) -> None:
-        """Leave of a crawler's settings, when its add-ons have changed them, what happens once."""
+    def adapt(self, settings: BaseSettings, *, counts_items: bool) -> None:
+        """
+        Leave of a crawler's settings, when its add-ons have changed them, what happens once.
+
+        Args:
+            counts_items: CLOSESPIDER_ITEMCOUNT counts the items that come through the pipelines.
+        """
+        self._counts_items = counts_items
         keep = {
             path: order
             for path, order in settings.getwithbase("EXTENSIONS").items()

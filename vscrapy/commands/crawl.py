@@ -89,7 +89,7 @@ class _OnWorkers:
         internals.check_scheduler(settings)
         self._warn(spider_class, settings, order, file)
         outputs = Outputs(project_dir() or Path.cwd())
-        words = [*opts.spargs.values(), *opts.set]
+        words = [*map(str, opts.spargs.values()), *opts.set]
         exclude = [*_written_here(settings, opts), *outputs.earlier(but=words)]
         endpoint = _endpoint(opts)
         if opts.detach:

@@ -90,7 +90,6 @@ class AttachedCrawl:
         self._home = Home(
             home_settings,
             has_pipelines=order.pipelines == "home",
-            counts_items=counts_items_at_home(order, settings),
             on_open=self._submit,
             on_stop=self._stop_for_home,
         )
@@ -112,7 +111,7 @@ class AttachedCrawl:
         silence(has_pipelines=self._order.pipelines == "home")
         process: Any = internals.crawler_process(self._home_settings)
         crawler = process.create_crawler(spider_class)
-        internals.after_addons(crawler, self._home.adapt)
+        internals.after_addons(crawler, self._adapt)
         process.crawl(crawler, **self._order.spider_args)
         self._take_signals()
         self._outputs.watch()
@@ -145,6 +144,11 @@ class AttachedCrawl:
             job_dir.forget()
 
     # In home's thread.
+
+    def _adapt(self, settings: BaseSettings) -> None:
+        """The settings are as the spider and add-ons have them: they are the task's, and then home's."""
+        self._settings = settings.copy()
+        self._home.adapt(settings, counts_items=counts_items_at_home(self._order, self._settings))
 
     def _submit(self) -> Deferred[None]:
         """The spider is there and about to open: submit, and let it open when the task is on Redis."""

@@ -161,7 +161,7 @@ def _job(order: Order, settings: BaseSettings, made: _Collected, *, has_job_dir:
         "kind": order.kind,
         "spider": order.spider,
         "file": made.file,
-        "spider_args": dict(order.spider_args),
+        "spider_args": _spider_args(order),
         "settings": _command_line(settings),
         "env": {name: os.environ[name] for name in _SCRAPY_ENV if name in os.environ},
         "argv": ["scrapy", order.kind, order.spider],
@@ -300,6 +300,16 @@ def project_dir() -> Path | None:
 
     found = closest_scrapy_cfg()
     return Path(found).parent if found else None
+
+
+def _spider_args(order: Order) -> dict[str, Any]:
+    """The spider's arguments; those of the command line are text, a project's own command may give others."""
+    for name, value in order.spider_args.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise ConfigError(f"the spider argument {name} cannot travel: {error}") from error
+    return dict(order.spider_args)
 
 
 def _http_cache(settings: BaseSettings) -> dict[str, str] | None:
