@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from scrapy.crawler import Crawler
-    from scrapy.settings import Settings
+    from scrapy.settings import BaseSettings, Settings
     from twisted.internet.defer import Deferred
 
     from vscrapy.crawl.place import Place
@@ -74,13 +74,19 @@ def _write(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     log_to(place, settings)
     loader = load_object(settings["SPIDER_LOADER_CLASS"]).from_settings(settings.frozencopy())
     spider = spider_class(loader, job, Path(spec["directory"]))
-    _take_over(settings, spider, job)
+    take_over = _take_over(settings, spider, job)
     silence(has_pipelines=False)
     reader = _Reader(store, place)
-    home = Home(settings, has_pipelines=False, counts_items=False, on_open=reader.begin, on_stop=lambda _: None)
+    home = Home(settings, has_pipelines=False, on_open=reader.begin, on_stop=lambda _: None)
     reader.home = home
     process: Any = internals.crawler_process(settings)
     crawler: Crawler = process.create_crawler(spider)
+
+    def adapt(changed: BaseSettings) -> None:
+        take_over(changed)
+        home.adapt(changed, counts_items=False)
+
+    internals.after_addons(crawler, adapt)
     log_to(place, crawler.settings)
     process.crawl(crawler, **job["spider_args"])
     process.start(install_signal_handlers=False)
@@ -103,8 +109,8 @@ def _write(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     return 0
 
 
-def _take_over(settings: Settings, spider: Any, job: dict[str, Any]) -> None:
-    """Leave of the project's feeds those that are for home."""
+def _take_over(settings: Settings, spider: Any, job: dict[str, Any]) -> Callable[[BaseSettings], None]:
+    """Leave of the project's feeds those that are for home; gives what does it again, after add-ons."""
     from vscrapy.home import remote_feeds
 
     if job["feeds"] is not None:
@@ -124,6 +130,7 @@ def _take_over(settings: Settings, spider: Any, job: dict[str, Any]) -> None:
     if "REMOTE_CONTROL_ENABLED" in settings:  # since Scrapy 2.19
         ours["REMOTE_CONTROL_ENABLED"] = False
     settings.setdict(ours, priority=PRIORITY)
+    return lambda changed: changed.setdict(ours, priority=PRIORITY)
 
 
 def _is_stored(crawler: Crawler) -> bool:
