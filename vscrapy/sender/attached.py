@@ -92,6 +92,7 @@ class AttachedCrawl:
             has_pipelines=order.pipelines == "home",
             on_open=self._submit,
             on_stop=self._stop_for_home,
+            on_closed=outputs.guard,
         )
         self._settings = settings
         self._home_settings = home_settings
@@ -116,6 +117,7 @@ class AttachedCrawl:
         self._take_signals()
         self._outputs.watch()
         process.start(install_signal_handlers=False)
+        self._outputs.put_back()
         if self._presence is not None:
             self._presence.stop()
             self._outputs.keep()
