@@ -77,6 +77,8 @@ class Case:
     command: str = "crawl"
     args: tuple[str, ...] = ("-O", "items.jsonl")
     env: Mapping[str, str] = field(default_factory=dict)
+    #: How often the command is run in the same project; the last run is what is compared.
+    turns: int = 1
     #: Where the command is run, below the project.
     directory: str = "."
     #: CONCURRENT_REQUESTS, small so that several processes are needed; None: as the project has it.

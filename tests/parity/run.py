@@ -143,13 +143,16 @@ def crawl(case: Case, way: Way, machine: Machine, site: Site, directory: Path) -
     program, options = WAYS[way]
     project = case.write(directory, site.base)
     before = _bytes(project)
-    site.reset()
-    watch = None if program == "scrapy" else _Watch(machine)
+    (project / case.directory).mkdir(exist_ok=True)
     command = [*case.command_line(program, site.base), *options]
-    running = machine.start(command, project / case.directory, env=case.env)
-    if watch is not None:
-        _follow(watch, running, site, case, way)
-    finished = running.wait(case.timeout_s)
+    for turn in range(case.turns):
+        site.reset()
+        watch = None if program == "scrapy" else _Watch(machine)
+        running = machine.start(command, project / case.directory, env=case.env)
+        if watch is not None:
+            is_slow = way == "3 processes" and (case.least_processes > 1 or turn < case.turns - 1)
+            _follow(watch, running, site, case, is_slow=is_slow)
+        finished = running.wait(case.timeout_s)
     if watch is not None:
         while watch.look(1):
             pass
@@ -176,10 +179,9 @@ def crawl(case: Case, way: Way, machine: Machine, site: Site, directory: Path) -
     )
 
 
-def _follow(watch: _Watch, running: Running, site: Site, case: Case, way: Way) -> None:
-    """Watch a run to its end; until as many processes are there as the case wants, the site is slow."""
+def _follow(watch: _Watch, running: Running, site: Site, case: Case, *, is_slow: bool) -> None:
+    """Watch a run to its end; until all processes are there, the site may be slow."""
     deadline = time.monotonic() + case.timeout_s
-    is_slow = way == "3 processes" and case.least_processes > 1
     if is_slow:
         site.set_latency(SLOW_MS)
     while running.is_running and time.monotonic() < deadline:
