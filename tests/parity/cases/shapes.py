@@ -836,7 +836,7 @@ CASES: Final = [
             class Case(XMLFeedSpider):
                 name = "case"
                 start_urls = ["http://demo.test/sitemap-products.xml"]
-                iterator = "iternodes"
+                iterator = "xml"
                 namespaces = [("n", "http://www.sitemaps.org/schemas/sitemap/0.9")]
                 itertag = "n:url"
 
