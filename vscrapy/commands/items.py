@@ -6,54 +6,77 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from vscrapy import config
 from vscrapy.commands import _store
 from vscrapy.errors import ConfigError
+from vscrapy.states import TaskState
 from vscrapy.store.streams import Cursors, Streams
-from vscrapy.store.tasks import Tasks
+from vscrapy.store.tasks import TaskRecord, Tasks
 from vscrapy.wire import decode_items, task_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scrapy import Spider
+    from scrapy.settings import Settings
 
 
 def run(argv: list[str]) -> int:
     """
-    Write the items that a task has on Redis, with one of Scrapy's exporters.
+    Write the items that a task has on Redis, as Scrapy's feed exporter would with this project's settings.
 
     Must be run where the project's item classes can be imported. Items that an attached sender has taken are
     in its feeds, not here.
 
     Raises:
         TaskGone: There is no such task.
+        ConfigError: The format is not known.
         NotVerified: The items were signed with another secret; nothing was unpickled.
     """
-    parser = argparse.ArgumentParser(prog="vscrapy items", description="Fetch the items of a task.")
+    from scrapy.cmdline import ScrapyArgumentParser  # it takes "-o -:json"
+
+    parser: argparse.ArgumentParser = ScrapyArgumentParser(
+        prog="vscrapy items", description="Fetch the items of a task."
+    )
     parser.add_argument("taskid", metavar="ID")
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("-o", "--output", metavar="FILE", help="FILE or FILE:FORMAT (default: JSON lines on stdout)")
-    target.add_argument("-O", "--overwrite-output", metavar="FILE", help="the same, also where FILE is there already")
+    target.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="add the items to the end of FILE, or FILE:FORMAT; - is stdout (default: JSON lines on stdout)",
+    )
+    target.add_argument("-O", "--overwrite-output", metavar="FILE", help="write FILE anew")
     config.add_redis_options(parser)
     opts = parser.parse_args(argv)
     [taskid] = _store.taskids([opts.taskid])
     store = _store.store(opts)
-    Tasks(store).record(taskid)
+    record = Tasks(store).record(taskid)
     path, format_ = _target(opts.output or opts.overwrite_output)
-    streams, key = Streams(store), task_key(store.endpoint.secret, taskid)
-    if path is None:
-        try:
-            _export(streams, taskid, key, sys.stdout.buffer, format_)
-            sys.stdout.flush()
-        except BrokenPipeError:  # as in "vscrapy items 7 | head": whoever reads has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    feed = _Feed(record.spider, path, format_, is_anew=bool(opts.overwrite_output))
+    items = _items(Streams(store), taskid, task_key(store.endpoint.secret, taskid))
     try:
-        file = path.open("wb" if opts.overwrite_output else "xb")
-    except FileExistsError as error:
-        raise ConfigError(f"{path} is there already; -O {path} writes over it") from error
-    with file:
-        n_items = _export(streams, taskid, key, file, format_)
-    print(f"{n_items} items of task {taskid} in {path}")
+        n_items = feed.write(items)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in "vscrapy items 7 | head": whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if path is not None:
+        print(f"{n_items} items of task {taskid} in {path}")
+    _tell_rest(record, n_items)
     return 0
+
+
+def _tell_rest(record: TaskRecord, n_items: int) -> None:
+    """Say what these items are not."""
+    taskid = record.taskid
+    if record.is_attached:
+        n_gone = max(0, record.items - n_items)
+        print(f"vscrapy: task {taskid} has a sender: {n_gone} items went home, to its feeds", file=sys.stderr)
+    elif record.state not in (TaskState.FINISHED, TaskState.STORING):
+        print(f"vscrapy: task {taskid} is {record.state.value}; these are its items until now", file=sys.stderr)
 
 
 def _tell(error: Exception) -> None:
@@ -71,26 +94,102 @@ def _target(output: str | None) -> tuple[Path | None, str]:
     return (None if name == "-" else Path(name)), format_
 
 
-def _export(streams: Streams, taskid: int, key: bytes, file: IO[bytes], format_: str) -> int:
-    from scrapy.utils.misc import load_object
-    from scrapy.utils.project import get_project_settings
-
-    settings = get_project_settings()
-    exporters: Any = settings.getwithbase("FEED_EXPORTERS")
-    if exporters.get(format_) is None:
-        raise ConfigError(f"{format_!r} is not a format; there are {', '.join(sorted(exporters))}")
-    exporter = load_object(exporters[format_])(file, encoding=settings["FEED_EXPORT_ENCODING"] or "utf-8")
-    exporter.start_exporting()
-    n_items = 0
+def _items(streams: Streams, taskid: int, key: bytes) -> Iterator[Any]:
+    """The items that are there now."""
     cursors = Cursors(log="$")
     while True:
         _, entries = streams.read(taskid, cursors, with_items=True, block_ms=1)
         if not entries:
-            break
+            return
         for entry in entries:
-            for item in decode_items(entry.signed, key, _tell):
-                exporter.export_item(item)
-                n_items += 1
+            yield from decode_items(entry.signed, key, _tell)
         cursors = Cursors(log="$", items=entries[-1].cursor)
-    exporter.finish_exporting()
-    return n_items
+
+
+class _Feed:
+    """
+    One file, or stdout, with the project's options.
+
+    Those of its feed of that name, or its fields, indent and encoding for all.
+
+    Raises:
+        ConfigError: From the constructor; there is no such format.
+    """
+
+    def __init__(self, spider: str, path: Path | None, format_: str, *, is_anew: bool) -> None:
+        from scrapy.utils.conf import feed_complete_default_values_from_settings
+        from scrapy.utils.misc import load_object
+        from scrapy.utils.project import get_project_settings
+
+        settings = get_project_settings()
+        self._spider = _load(settings, spider)
+        self._spider.update_settings(settings)
+        exporters = {name: cls for name, cls in settings.getwithbase("FEED_EXPORTERS").items() if cls is not None}
+        if format_ not in exporters:
+            raise ConfigError(f"{format_!r} is not a format; there are {', '.join(sorted(exporters))}")
+        feeds = {str(uri): options for uri, options in settings.getdict("FEEDS").items()}
+        own = {**feeds.get(str(path), {}), "format": format_, "overwrite": is_anew}
+        self._options = feed_complete_default_values_from_settings(own, settings, str(path))
+        self._path = path
+        self._settings = settings
+        self._exporters = {format_: load_object(exporters[format_])}
+
+    def write(self, items: Iterator[Any]) -> int:
+        """Export all items; how many."""
+        from scrapy import Spider, crawler
+        from scrapy.extensions.feedexport import FeedSlot, FileFeedStorage, ItemFilter, StdoutFeedStorage
+        from scrapy.utils.misc import load_object
+
+        storage: Any = (
+            StdoutFeedStorage("-")
+            if self._path is None
+            else FileFeedStorage(str(self._path), feed_options=self._options)
+        )
+        accepts = load_object(self._options.get("item_filter", ItemFilter))(self._options)
+        slot: Any = FeedSlot(
+            storage=storage,
+            uri=str(self._path),
+            format=self._options["format"],
+            store_empty=True,
+            batch_id=1,
+            uri_template=str(self._path),
+            filter=accepts,
+            feed_options=self._options,
+            spider=Spider(name="items"),  # for the storage, which does not look at it
+            exporters=self._exporters,
+            settings=self._settings,
+            crawler=crawler.Crawler(self._spider, self._settings),
+        )
+        slot.start_exporting()
+        n_items = 0
+        for item in items:
+            if accepts.accepts(item):
+                slot.exporter.export_item(item)
+                n_items += 1
+        slot.finish_exporting()
+        storage.store(_file_of(slot.file))
+        return n_items
+
+
+def _load(settings: Settings, name: str) -> type[Spider]:
+    """The task's spider, for its ``custom_settings``; where it is not in this project, any."""
+    from scrapy import Spider
+
+    from vscrapy import internals
+
+    try:
+        return internals.load_spider(settings, name)
+    except (KeyError, ImportError):  # of runspider, or of another project: its items may be dicts
+        return Spider
+
+
+def _file_of(file: Any) -> IO[bytes]:
+    """The file below post-processing, which is completed."""
+    from scrapy.extensions.postprocessing import PostProcessingManager
+
+    if not isinstance(file, PostProcessingManager):
+        found: IO[bytes] = file
+        return found
+    file.close()
+    below: IO[bytes] = file.file
+    return below
