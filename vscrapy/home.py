@@ -21,6 +21,7 @@ from urllib.parse import urlparse
 from scrapy import Request, signals
 from scrapy.core.scheduler import BaseScheduler
 from scrapy.extensions.closespider import CloseSpider
+from scrapy.extensions.corestats import CoreStats
 from scrapy.extensions.feedexport import FeedExporter, FileFeedStorage, StdoutFeedStorage
 from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.misc import load_object
@@ -152,6 +153,10 @@ class Home:
             for path, order in settings.getwithbase("EXTENSIONS").items()
             if self._is_kept(load_object(path))
         }
+        extensions = settings.getwithbase("EXTENSIONS").items()
+        self._counts_responses = any(
+            order is not None and issubclass(load_object(path), CoreStats) for path, order in extensions
+        )
         formatter = load_object(settings["LOG_FORMATTER"])
         ours: dict[str, Any] = {
             "SCHEDULER": type("HomeScheduler", (HomeScheduler,), {"home": self}),
@@ -186,6 +191,8 @@ class Home:
         crawler.signals.connect(self._on_item_gone, signals.item_dropped)
         crawler.signals.connect(self._on_item_error, signals.item_error)
         crawler.signals.connect(self._on_spider_opened, signals.spider_opened)
+        if self._counts_responses:
+            crawler.signals.connect(self._on_response, signals.response_received)
         return self._on_open()
 
     def _on_spider_opened(self) -> None:
@@ -199,6 +206,10 @@ class Home:
         self._count("item_dropped_count")
         self._count(f"item_dropped_reasons_count/{type(exception).__name__}")
         self._count("item_scraped_count", -1)
+
+    def _on_response(self) -> None:
+        """A pipeline has downloaded something."""
+        self._count("response_received_count")
 
     def _on_item_error(self) -> None:
         self._count("item_scraped_count", -1)

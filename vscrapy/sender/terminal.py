@@ -54,6 +54,8 @@ class Terminal:
         self._workers: set[str] = set()
         self._warned = Warned()
         self._banner_from: int | None = None
+        #: Warnings of starting processes -> who said them first.
+        self._warned: dict[str, int] = {}
         self._is_closing_told = False
         self._lock = threading.Lock()
 
@@ -96,6 +98,8 @@ class Terminal:
             if self._banner_from is None:
                 self._banner_from = line.process
             return line.process == self._banner_from
+        if line.is_banner:  # a warning: what one process finds as it starts, the others find, too
+            return self._warned.setdefault(line.text, line.process) == line.process
         return True
 
     def _mark(self, line: LogLine) -> str:

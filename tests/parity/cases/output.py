@@ -35,10 +35,7 @@ def _forty(*, item: str = _DICT, imports: str = "", more: str = "") -> str:
     )
 
 
-#: Order and timing are all that may differ where several processes write; these say so of bytes in arrival order.
-_ARRIVAL: Final = "the order of items is that of their arrival"
-
-CASES: Final = [
+_FEEDS_AND_ITEMS: Final = [
     Case(
         name="feed-append",
         group="output",
@@ -393,7 +390,7 @@ def _piped(name: str, shows: str, *pipelines: str, placed: str = "home", **optio
     )
 
 
-CASES += [
+_PIPELINES_AND_FILES: Final = [
     _piped("pipelines-files", "pipelines that write a file and an SQLite database", "Lines", "Added", "Database"),
     _piped(
         "pipelines-drop-duplicates",
@@ -559,3 +556,5 @@ CASES += [
         """,
     ),
 ]
+
+CASES: Final = [*_FEEDS_AND_ITEMS, *_PIPELINES_AND_FILES]
