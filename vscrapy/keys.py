@@ -71,7 +71,7 @@ def job(taskid: int) -> str:
 
 
 def processes(taskid: int) -> str:
-    """HASH crawl process -> JSON (worker, number, seq of its last commit). Live."""
+    """HASH crawl process -> JSON (worker, number, seq of its last commit, ...). Live."""
     return prefix(taskid) + "processes"
 
 
@@ -113,6 +113,11 @@ def limits(taskid: int) -> str:
 def starved(taskid: int) -> str:
     """SET of crawl processes that find nothing to lease although requests wait. Live."""
     return prefix(taskid) + "starved"
+
+
+def locals_(taskid: int) -> str:
+    """HASH claim -> process: requests that cannot be serialised and stay on a process. Live."""
+    return prefix(taskid) + "locals"
 
 
 def facts(taskid: int) -> str:
@@ -160,6 +165,5 @@ def followers(taskid: int) -> str:
 #   <prefix>held:SLOT         HASH process -> its leases of the slot
 #   <prefix>waiters:SLOT      SET of processes that wait for a share; <prefix>contended: SET of such slots
 #   <prefix>released          HASH slot with a delay -> when its last holder left it (ms), and who that was
-#   <prefix>locals            HASH claim -> process: requests that cannot be serialised and stay on a process
 #   <prefix>closing           HASH name -> number: what the task counts, not as a stat (for CLOSESPIDER_*)
 #   <prefix>seen:BUCKET       SET of integers: 64 bits of each fingerprint seen; 0 <= BUCKET < SEEN_BUCKETS

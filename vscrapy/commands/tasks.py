@@ -53,7 +53,7 @@ def run(argv: list[str]) -> int:
     console.print()
     console.print(_worker_table(workers, now_ms))
     console.print()
-    console.print(_task_table(records, now_ms))
+    console.print(_task_table(records, now_ms, has_workers=any(worker.is_alive for worker in workers)))
     return 0
 
 
@@ -70,6 +70,7 @@ def _task_data(record: TaskRecord) -> dict[str, Any]:
     data["stop_mode"] = record.stop_mode.value if record.stop_mode else None
     data["in_flight"] = data.pop("leased")
     data["attached"] = data.pop("is_attached")
+    data["waiting"] = record.is_waiting
     data["exit_code"] = record.exit_code if record.ended_ms else None
     return data
 
@@ -105,7 +106,7 @@ def _worker_table(workers: list[WorkerRecord], now_ms: int) -> Table:
     return table
 
 
-def _task_table(records: list[TaskRecord], now_ms: int) -> Table:
+def _task_table(records: list[TaskRecord], now_ms: int, *, has_workers: bool) -> Table:
     table = _tables.table(
         f"tasks: {len(records)}",
         left="spider state sender",
@@ -118,6 +119,8 @@ def _task_table(records: list[TaskRecord], now_ms: int) -> Table:
             state += ", feeds not stored"
         if record.valve is not Valve.AUTO and not record.ended_ms:
             state += f" (valve {record.valve.value})"
+        if record.is_waiting:
+            state += ", waits for a slot" if has_workers else ", waits for a worker"
         sender = "detached"
         if record.is_attached:
             sender = "attached" if record.ended_ms else f"seen {_ago(record.sender_ms, now_ms)} ago"

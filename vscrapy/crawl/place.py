@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vscrapy.crawl.log import ORPHANED, Channel, ChannelHandler
@@ -58,26 +59,27 @@ class Place:
         self.frontier = Frontier(store, taskid, process)
         self.tasks = Tasks(store)
         self._lock = threading.Lock()
-        self._is_leaving = False
-        self._leave: Callable[[], None] | None = None
+        #: Why the process is to leave; None: it is not.
+        self._why: str | None = None
+        self._leave: Callable[[str], None] | None = None
         self.scheduler: Scheduler | None = None
 
     def attach(self, scheduler: Scheduler, call: Callable[..., Any]) -> None:
         """The spider is being opened: from now on the process can leave gracefully."""
         self.scheduler = scheduler
         with self._lock:
-            self._leave = lambda: call(scheduler.leave)
-            is_leaving = self._is_leaving
-        if is_leaving:
-            self._leave()
+            self._leave = leave = partial(call, scheduler.leave)
+            why = self._why
+        if why is not None:
+            leave(why)
 
-    def leave(self) -> None:
-        """Leave the task to others, as soon as there is something to leave. From any thread."""
+    def leave(self, why: str = "") -> None:
+        """Leave the task to others, as soon as there is something to leave; *why*: for its log. From any thread."""
         with self._lock:
-            self._is_leaving = True
+            self._why = why
             leave = self._leave
         if leave is not None:
-            leave()
+            leave(why)
 
     def listen(self) -> None:
         """Do what the agent says, in a thread; when the agent is gone, end."""
@@ -86,7 +88,7 @@ class Place:
             while words := self.channel.listen():
                 for word in words:
                     if word["do"] == "leave":
-                        self.leave()
+                        self.leave(word["why"])
                     elif word["do"] == "valve":
                         self.channel.least = int(word["level"])
             os._exit(ORPHANED)

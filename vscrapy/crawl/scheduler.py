@@ -224,8 +224,10 @@ class Scheduler(BaseScheduler):
 
     # What the place calls, in the reactor's thread.
 
-    def leave(self) -> None:
+    def leave(self, why: str = "") -> None:
         """Close this process's spider; the task goes on elsewhere."""
+        if why and not self._hooks.is_closing:
+            logger.info("vscrapy: crawl process %d leaves: %s", self.place.number, why)
         self._is_leaving = self.place.handler.is_leaving = True
         self._hooks.close("shutdown")
 
@@ -517,11 +519,7 @@ class Scheduler(BaseScheduler):
         elif self._starved_from_s is None:
             self._starved_from_s = time.monotonic()
         elif time.monotonic() - self._starved_from_s > STARVED_S:
-            logger.info(
-                "vscrapy: crawl process %d leaves: the others do all that the sites may see of this task",
-                self.place.number,
-            )
-            self.leave()
+            self.leave("the others do all that the sites may see of this task")
 
     def _stop(self, reason: str) -> None:
         if not self._hooks.is_closing:

@@ -54,10 +54,20 @@ class TaskRecord:
     log_keep: int = 0
     #: Which lines of its log are relayed.
     valve: Valve = Valve.AUTO
+    #: Since when the task has had no crawl process, while it has none (ms).
+    waits_since_ms: int = 0
+    #: Until then, a crawl process of another task leaves for this one (ms).
+    promised_until_ms: int = 0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Does the task wait for a slot, and nothing is done for it?"""
+        is_due = self.state in (TaskState.QUEUED, TaskState.RUNNING) and self.processes == 0
+        return is_due or self.wants_home
 
     @property
     def is_growing(self) -> bool:
-        """Would the task take one more crawl process? ``claim.lua`` decides the same, atomically."""
+        """Would the task take one more crawl process? ``_need.lua`` decides it, atomically, and knows more."""
         if self.state not in (TaskState.QUEUED, TaskState.RUNNING):
             return False
         if self.max_processes and self.processes >= self.max_processes:
@@ -66,7 +76,7 @@ class TaskRecord:
 
     @property
     def wants_home(self) -> bool:
-        """Are there feeds that nobody writes? ``home.lua`` decides the same, and when."""
+        """Are there feeds that nobody writes? ``_need.lua`` decides the same, and when."""
         return self.state is TaskState.STORING and self.feeds == "waiting"
 
 
@@ -112,6 +122,8 @@ def _record(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> 
         feeds=record.get("feeds", ""),
         log_keep=number("log_keep"),
         valve=Valve(record.get("valve") or Valve.AUTO),
+        waits_since_ms=number("waits_since_ms") or number("created_ms"),
+        promised_until_ms=number("promised_until_ms"),
     )
 
 

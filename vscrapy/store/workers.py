@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from vscrapy import keys
@@ -18,6 +20,11 @@ WORKER_TTL_MS: Final = 8000
 HEARTBEAT_S: Final = 2.0
 #: Silence of all workers that means that Redis was away (ms).
 SILENCE_MS: Final = 5000
+#: Time in which only one crawl process leaves for a task that waits for a slot (ms); then it takes too long, and
+#: another one may.
+PROMISE_MS: Final = 10_000
+#: Time that a process counts as leaving, from when it is asked to (ms): its pages in flight are finished meanwhile.
+LEAVING_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,20 @@ class WorkerRecord:
     #: Milliseconds since the epoch, Redis time.
     since_ms: int
     seen_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A crawl process that could leave, so that another task gets its slot."""
+
+    taskid: int
+    process: str
+    #: Processes of its task that must stay; 0: its turn is over, or its task is paused.
+    least: int
+    #: Another one rather than the process that runs ``start()``.
+    is_start_spared: bool = True
+    #: It has had so many turns that it may go without having finished anything.
+    is_long: bool = False
 
 
 class Workers:
@@ -104,6 +125,32 @@ class Workers:
     def claim_home(self, taskid: int, process: str, worker: str) -> int:
         """Take the place of home in a detached task with feeds to write; otherwise as :meth:`claim`."""
         return self._claim("home", [keys.task(taskid), keys.processes(taskid)], taskid, process, worker)
+
+    def make_room(self, taskid: int, processes: int, offers: Sequence[Offer]) -> Offer | None:
+        """
+        Choose the crawl process that leaves for a task, if the task still waits and no other one leaves for it.
+
+        Args:
+            processes: Processes that the task was seen to have.
+            offers: Processes of other tasks, the best first.
+
+        Returns:
+            The one that must be told to leave now, and counts as leaving; None: none of them.
+        """
+        for offer in offers:
+            promise = partial(self._promise, taskid, offer.process, processes)
+            if not promise(PROMISE_MS):
+                return None
+            args = [offer.process, offer.least, int(offer.is_start_spared), int(offer.is_long), LEAVING_MS]
+            names = [keys.task(offer.taskid), keys.processes(offer.taskid), keys.locals_(offer.taskid)]
+            if self._store.run("yield", names, args):
+                return offer
+            promise(0)
+        return None
+
+    def _promise(self, taskid: int, process: str, processes: int, life_ms: int) -> bool:
+        names = [keys.task(taskid), keys.starved(taskid)]
+        return bool(self._store.run("promise", names, [process, processes, PROTOCOL, life_ms]))
 
     def _claim(self, script: str, names: list[str], taskid: int, process: str, worker: str) -> int:
         pipeline = self._store.client.pipeline(transaction=True)

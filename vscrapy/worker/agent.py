@@ -43,6 +43,7 @@ from vscrapy.worker.reaper import reap
 from vscrapy.worker.relay import Relay
 from vscrapy.worker.slots import SlotOptions, Slots
 from vscrapy.worker.spawner import Spawner
+from vscrapy.worker.turns import TURN_S
 from vscrapy.worker.watch import (
     CLOSE_TIMEOUT_S,
     Attendance,
@@ -86,6 +87,8 @@ class AgentOptions:
     idle_exit_s: float | None = None
     #: How long spiders may take to close when their task does not say (s).
     close_timeout_s: float = CLOSE_TIMEOUT_S
+    #: A task's turn, while others wait for a slot (s).
+    turn_s: float = TURN_S
     entry: tuple[str, str] = ENTRY
     home_entry: tuple[str, str] = HOME_ENTRY
 
@@ -131,7 +134,10 @@ class Agent(Service):
             self._relay,
             self._spawner,
             self._checkouts,
-            SlotOptions(options.slots, endpoint, options.entry, options.home_entry, options.close_timeout_s),
+            SlotOptions(
+                *(options.slots, endpoint, options.entry, options.home_entry),
+                *(options.close_timeout_s, options.turn_s),
+            ),
             freed=self._freed,
             say=say,
         )
@@ -295,7 +301,9 @@ class Agent(Service):
                 self._slots.kill_task(taskid, reason)
             await self._tidy(look)
             records = [look.records[taskid] for taskid in look.live if taskid in look.records]
-            await self._slots.fill(record for record in records if not self._senders.is_absent(record))
+            served = [record for record in records if not self._senders.is_absent(record)]
+            await self._slots.fill(served)
+            await self._slots.make_room(look, served)
             await self._note_idleness(has_tasks=bool(look.live))
             await self._keep_up()
         except (StoreUnavailable, StoreRefused):  # Said by the contact.

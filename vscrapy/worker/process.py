@@ -2,9 +2,9 @@
 One crawl process as its agent sees it: its place in a task, its three pipes, and its end.
 
 It has ended when its exit status is known and its pipes are closed; a daemonised grandchild can hold a pipe, so
-there is a bound. Its channel is a stream socket: the spec goes down first, then ``{"do": "leave"}`` when it is to
-leave, and ``{"do": "valve", "level": 30}`` when nobody wants what weighs less; log lines come up. When the channel
-closes under it, its agent is dead, and it ends itself.
+there is a bound. Its channel is a stream socket: the spec goes down first, then ``{"do": "leave", "why": ...}`` when
+it is to leave, and ``{"do": "valve", "level": 30}`` when nobody wants what weighs less; log lines come up. When the
+channel closes under it, its agent is dead, and it ends itself.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -202,11 +202,11 @@ class CrawlProcess:
         descriptors = (ends["out"][1], ends["err"][1], theirs.detach())
         spawner.order(Order(self, spec["title"], len(encoded), descriptors))
 
-    def ask_to_leave(self) -> None:
-        """Let it close its spider and give back what it has not begun."""
+    def ask_to_leave(self, why: str = "") -> None:
+        """Let it close its spider and give back what it has not begun; *why*: for its task's log."""
         self.is_asked_to_leave = True
         if self._channel is not None:
-            self._channel.write(b'{"do": "leave"}\n')
+            self._channel.write(json.dumps({"do": "leave", "why": why}).encode() + b"\n")
 
     def turn_valve(self, level: int) -> None:
         """Tell it from which level on its lines are wanted."""

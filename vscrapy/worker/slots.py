@@ -31,6 +31,7 @@ from vscrapy.wire import LogLine
 from vscrapy.worker.checkout import Checkouts
 from vscrapy.worker.contact import BACKOFF_S
 from vscrapy.worker.process import CrawlProcess, Place
+from vscrapy.worker.turns import Holder, Turns, turn
 
 if TYPE_CHECKING:
     from vscrapy.store.base import Store
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from vscrapy.worker.reactor import Reactor
     from vscrapy.worker.relay import Relay
     from vscrapy.worker.spawner import Spawner
+    from vscrapy.worker.watch import Look
 
 #: Time for the last lines of a process to reach Redis before it leaves (s): after a good end, for leaving can end
 #: the task, and then nobody takes lines any more; and after a crash, when its leases are wanted back soon.
@@ -62,6 +64,8 @@ class SlotOptions:
     home_entry: tuple[str, str]
     #: How long spiders may take to close when their task does not say (s).
     close_timeout_s: float
+    #: A task's turn, while others wait (s).
+    turn_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,8 @@ class _Resident:
     """A crawl process in its slot."""
 
     child: CrawlProcess
+    #: When the place was taken (s).
+    since_s: float
     directory: Path | None = field(default=None)
 
 
@@ -110,6 +116,7 @@ class Slots:
         self._options = options
         self._freed = freed
         self._say = say
+        self._turns = Turns(options.turn_s)
         #: The name that places are claimed under; empty: none are claimed now.
         self.worker = ""
         self._residents: dict[str, _Resident] = {}
@@ -133,17 +140,46 @@ class Slots:
     async def fill(self, records: Iterable[TaskRecord]) -> None:
         """
         Claim a place in each task that grows, or wants its feeds written: at most one in each, those with the
-        fewest processes first.
+        fewest processes first, and of these who waits longest.
         """
-        growing = [
+        for record in sorted(self._wanting(records), key=turn):
+            if self._is_draining or not self.worker or self.n_busy >= self._options.slots:
+                return
+            await self._claim(record)
+
+    async def make_room(self, look: Look, records: Iterable[TaskRecord]) -> None:
+        """
+        Ask processes to leave for tasks that have waited long enough, as far as it is fair.
+
+        Args:
+            records: Tasks of this look that may get a place here.
+        """
+        holders = [
+            Holder(child.place.taskid, child.place.process, child.place.number, resident.since_s)
+            for resident in self._residents.values()
+            if not ((child := resident.child).place.is_home or child.is_asked_to_leave or child.kill_reason)
+        ]
+        pleas = self._turns.look(time.monotonic(), look.now_ms, self._wanting(records), look.records, holders)
+        tried: set[str] = set()
+        for plea in pleas:
+            if self._is_draining or not self.worker or self.n_busy < self._options.slots:
+                return
+            offers = [offer for offer in plea.offers if offer.process not in tried]
+            if not offers:
+                continue
+            chosen = await self._contact.call(self._workers.make_room, plea.taskid, plea.processes, offers)
+            # Once in a look: what hinders a process hinders it for the next task, too.
+            tried.update(offer.process for offer in (offers[: offers.index(chosen) + 1] if chosen else offers))
+            if chosen is not None and (resident := self._residents.get(chosen.process)) is not None:
+                resident.child.ask_to_leave(plea.reasons[chosen])
+
+    def _wanting(self, records: Iterable[TaskRecord]) -> list[TaskRecord]:
+        """The tasks that would take one more process, and that this worker can serve."""
+        return [
             record
             for record in records
             if (record.is_growing or record.wants_home) and record.taskid not in self._foreign
         ]
-        for record in sorted(growing, key=lambda record: (record.processes, record.created_ms, record.taskid)):
-            if self._is_draining or not self.worker or self.n_busy >= self._options.slots:
-                return
-            await self._claim(record)
 
     def kill_task(self, taskid: int, reason: str) -> None:
         """End a task's processes at once."""
@@ -212,7 +248,7 @@ class Slots:
             return
         child = CrawlProcess(self._reactor, place, self._relay)
         child.close_timeout_s = self._options.close_timeout_s
-        self._residents[process] = resident = _Resident(child)
+        self._residents[process] = resident = _Resident(child, time.monotonic())
         self._start(self._attend(resident, record))
 
     async def _attend(self, resident: _Resident, record: TaskRecord) -> None:

@@ -188,6 +188,7 @@ else
     end
 
     local groups, order, backs, index, queued, leased, acknowledged, items = {}, {}, {}, 0, 0, 0, 0, 0
+    local has_started = false
     local results = tonumber(ARGV[at])
     at = at + 1
     for _ = 1, results do
@@ -237,12 +238,19 @@ else
             end
         elseif what == 'start' then
             redis.call('HINCRBY', task_key, 'start_done', id)
+            has_started = true
         elseif what == 'started' then
+            has_started = true
             redis.call('HSET', task_key, 'start', 'done', 'start_owner', '')
         end
     end
+    -- What yield.lua asks: has the process brought its task on?
+    local is_first = not record.done and (acknowledged > 0 or has_started)
+    record.done = record.done or is_first
     if #duplicates > 0 then
         record.duplicates = duplicates
+    end
+    if is_first or #duplicates > 0 then
         redis.call('HSET', KEYS[2], process, cjson.encode(record))
     end
     -- The last leased first: so they come out in their old order.

@@ -7,23 +7,17 @@
 -- ARGV[2]  its worker's name
 -- ARGV[3]  protocol version that the worker speaks
 -- Returns the process's number in the task; 0: not needed now; -1: another protocol version.
+-- include: need
 local record = redis.call('HGET', KEYS[2], ARGV[1])
 if record then -- a repeated call, its reply was lost
     return cjson.decode(record).number
 end
-local task = redis.call('HMGET', KEYS[1], 'state', 'feeds', 'feeds_after_ms', 'protocol')
-if task[1] ~= 'storing' or task[2] ~= 'waiting' then
-    return 0
-end
-if task[4] ~= ARGV[3] then
-    return -1
-end
-local time = redis.call('TIME')
-if time[1] * 1000 + time[2] / 1000 < (tonumber(task[3]) or 0) then
-    return 0
+local need = needs_home(KEYS[1], ARGV[3])
+if need < 1 then
+    return need
 end
 local number = redis.call('HINCRBY', KEYS[1], 'process_seq', 1)
 redis.call('HSET', KEYS[2], ARGV[1], cjson.encode({worker = ARGV[2], number = number, seq = 0}))
-redis.call('HSET', KEYS[1], 'feeds', 'writing', 'processes', 1)
+redis.call('HSET', KEYS[1], 'feeds', 'writing', 'processes', 1, 'promised_until_ms', 0)
 redis.call('HINCRBY', KEYS[1], 'feeds_tries', 1)
 return number

@@ -61,6 +61,9 @@ if #ids > 0 then -- Redis 7.0 writes -0 as '-0', and HINCRBY does not take it.
     redis.call('HINCRBY', task_key, 'leased', -#ids)
 end
 local processes = redis.call('HINCRBY', task_key, 'processes', -1)
+if processes == 0 then
+    redis.call('HSET', task_key, 'waits_since_ms', now_ms)
+end
 local task = redis.call('HMGET', task_key, 'start', 'start_owner', 'idle_owner')
 if task[1] == 'running' and task[2] == process then
     redis.call('HSET', task_key, 'start', 'lost', 'start_owner', '')

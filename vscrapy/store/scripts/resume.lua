@@ -9,5 +9,8 @@ if task[1] ~= 'paused' then
 end
 -- One that never had a process is queued again.
 local state = tonumber(task[2]) > 0 and 'running' or 'queued'
-redis.call('HSET', KEYS[1], 'state', state)
+local time = redis.call('TIME')
+-- It waits for its next process from now on.
+redis.call('HSET', KEYS[1], 'state', state, 'waits_since_ms',
+    string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000)))
 return {1, state}
