@@ -178,7 +178,8 @@ def _load(settings: Settings, name: str) -> type[Spider]:
     from vscrapy import internals
 
     try:
-        return internals.load_spider(settings, name)
+        spider: type[Spider] = internals.spider_loader(settings).load(name)
+        return spider
     except (KeyError, ImportError):  # of runspider, or of another project: its items may be dicts
         return Spider
 
