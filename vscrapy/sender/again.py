@@ -83,6 +83,7 @@ class Again:
             "feeds": None,
             "takes_files": False,
             "has_job_dir": False,
+            "profile": "",
         }
         record = self._tasks.record(self._taskid)
         requests = self._failures.requests(self._taskid, numbers)
