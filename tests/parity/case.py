@@ -93,6 +93,8 @@ class Case:
     loggers: tuple[str, ...] = ("shop",)
     #: Requests to the site at once, at most; more is fine where ``scrapy crawl`` itself had more.
     most_at_once: int = 8
+    #: What the preflight names (its words in brackets) when the crawl may be spread; nothing else may be named.
+    preflight: frozenset[str] = frozenset()
     #: A regular expression: vscrapy refuses this project before it begins, with this message and exit code 2.
     refused: str = ""
     #: Further conditions on each of vscrapy's runs; gives what is wrong.

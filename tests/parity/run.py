@@ -34,6 +34,8 @@ WAYS: Final[Mapping[Way, tuple[str, tuple[str, ...]]]] = {
 SLOW_MS: Final = 250
 #: What the engine says of each page.
 _CRAWLED: Final = re.compile(r"Crawled \(\d+\) <\w+ (?P<url>\S+)>")
+#: What the preflight names when a crawl starts.
+_FINDING: Final = re.compile(r"^vscrapy: check: .* \[([a-z-]+)\]: ", re.MULTILINE)
 #: Loggers of what is the same for all: the public suffix list is fetched by the first who needs it, if at all.
 _ELSEWHERE: Final = frozenset({"tldextract"})
 #: The feed of most cases.
@@ -78,6 +80,11 @@ class Run:
         """Method, path, query and status of each request, and how often."""
         found = Counter(f"{e['method']} {e['path']}?{e['query']} {e['status']}" for e in self.site_log)
         return Counter({request: count for request, count in found.items() if not REPEATED.match(request)})
+
+    @property
+    def preflight(self) -> frozenset[str]:
+        """What the preflight named."""
+        return frozenset(_FINDING.findall(self.finished.stderr))
 
     @property
     def processes(self) -> int:

@@ -50,6 +50,8 @@ def problems_of(case: Case, runs: Mapping[Way, Run], way: Way) -> list[str]:
     found = differences(runs["scrapy"], run, case.unequal)
     if way == "3 processes" and run.processes < case.least_processes:
         found.append(f"only {run.processes} of {run.joined} processes crawled")
+    if way == "3 processes" and run.preflight != case.preflight:
+        found.append(f"the preflight named {sorted(run.preflight)}, not {sorted(case.preflight)}")
     return found
 
 
@@ -73,6 +75,8 @@ def row_of(case: Case, runs: Mapping[Way, Run], problems: Mapping[Way, list[str]
     notes = [each.why for each in case.unequal]
     if case.refused:
         notes.append("said before anything is sent")
+    if case.preflight:
+        notes.append(f"the preflight says so: `{'`, `'.join(sorted(case.preflight))}`")
     words = {way: verdict(case, runs, way, problems[way]) for way in problems}
     return Row(case.name, scrapy, words["1 process"], words["3 processes"], "; ".join(dict.fromkeys(notes)))
 

@@ -541,6 +541,7 @@ CASES: Final = [
     Case(
         name="functions",
         group="requests",
+        preflight=frozenset({"local-callback"}),
         shows="lambdas, closures, partials and plain functions as callbacks and errbacks; open handles in `meta`",
         unequal=(
             Unequal(
@@ -811,6 +812,7 @@ CASES: Final = [
     Case(
         name="filter-own",
         group="requests",
+        preflight=frozenset({"dupefilter"}),
         shows="a project's own filter that looks at the request alone",
         settings='DUPEFILTER_CLASS = "shop.filters.NoSevens"\n',
         files={
@@ -852,6 +854,7 @@ CASES: Final = [
     Case(
         name="filter-own-memory",
         group="requests",
+        preflight=frozenset({"dupefilter"}),
         shows="a project's own filter that remembers requests in the process",
         settings='DUPEFILTER_CLASS = "shop.filters.Thrice"\n',
         files={
