@@ -55,7 +55,7 @@ class Terminal:
         self._warned = Warned()
         self._banner_from: int | None = None
         #: Warnings of starting processes -> who said them first.
-        self._starting: dict[str, int] = {}
+        self._at_start: dict[str, int] = {}
         self._is_closing_told = False
         self._lock = threading.Lock()
 
@@ -99,7 +99,7 @@ class Terminal:
                 self._banner_from = line.process
             return line.process == self._banner_from
         if line.is_banner:  # a warning: what one process finds as it starts, the others find, too
-            return self._starting.setdefault(line.text, line.process) == line.process
+            return self._at_start.setdefault(line.text, line.process) == line.process
         return True
 
     def _mark(self, line: LogLine) -> str:
