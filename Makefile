@@ -7,7 +7,7 @@ LOWEST ?= .venv-lowest
 # Tests mostly wait for processes; those of one file stay together.
 PYTEST := -m pytest -n 3 --dist loadfile
 
-.PHONY: demo test parity test-lowest lint clean
+.PHONY: demo test parity scrapy-tests test-lowest lint clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vscrapy needs Python 3.11 or newer")'
@@ -37,9 +37,13 @@ test: lint
 parity: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 tests/parity --parity-table docs/compatibility.md
 
+# Scrapy's own tests, with vscrapy's scheduler and stats; SCRAPY=2.13.0 for another version than the installed one.
+scrapy-tests: $(VENV)/installed
+	$(BIN)/python tests/scrapy_suite/run.py $(if $(SCRAPY),--scrapy $(SCRAPY))
+
 # The oldest versions that setup.cfg allows, on what depends on them most.
 test-lowest: $(LOWEST)/installed
 	$(LOWEST)/bin/python -m pytest -n 2 tests/integration/test_crawl.py tests/integration/test_origin.py -k 'outcome or origin'
 
 clean:
-	rm -rf $(VENV) $(LOWEST) demo-output .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LOWEST) .scrapy-tests demo-output .mypy_cache .ruff_cache .pytest_cache

@@ -20,7 +20,7 @@ PACKAGE: Final = Path(vscrapy.__file__).parent
 LAYERS: Final = (
     {"__main__"},
     {"cli"},
-    {"commands"},
+    {"commands", "testing"},
     {"sender", "worker", "crawl", "preflight"},
     {"home"},
     {"embedded", "internals"},

@@ -59,6 +59,20 @@ class Channel:
         return [json.loads(word) for word in heard.splitlines()]
 
 
+class NoChannel(Channel):
+    """Where there is no agent: nothing is sent, nothing is heard."""
+
+    def __init__(self) -> None:
+        pass
+
+    def say(self, line: LogLine) -> None:
+        """Drop the line."""
+
+    def listen(self) -> list[dict[str, Any]]:
+        """Nobody is there."""
+        return []
+
+
 class _Raw(io.RawIOBase):
     """The binary layer under ``sys.stdout`` or ``sys.stderr``."""
 

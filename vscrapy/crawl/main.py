@@ -95,6 +95,7 @@ def _enter(directory: Path, job: dict[str, Any]) -> None:
 
 def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     from vscrapy import internals
+    from vscrapy.crawl import httpcache
     from vscrapy.crawl.opened import Opened
     from vscrapy.crawl.written import Written
     from vscrapy.store.files import Files
@@ -109,9 +110,15 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     opened.watch()
     settings = project_settings(job)
     log_to(place, settings)
-    take_over = _take_over(settings, place, job, home=Path(spec["home"]))
+    _leave_to_home(settings, place, job)
     process: Any = internals.crawler_process(settings)
     crawler: Crawler = process.create_crawler(spider_class(process.spider_loader, job, Path(spec["directory"])))
+
+    def take_over(changed: BaseSettings) -> None:
+        _leave_to_home(changed, place, job)
+        take_part(changed, place)
+        httpcache.share(changed, job, Path(spec["home"]), priority=PRIORITY)
+
     internals.after_addons(crawler, take_over)
     log_to(place, crawler.settings)
     place.handler.hide_pipelines = job["pipelines"] == "home"
@@ -203,17 +210,26 @@ def project_settings(job: dict[str, Any]) -> Settings:
     return settings
 
 
-def _take_over(
-    settings: Settings, place: Place, job: dict[str, Any], *, home: Path
-) -> Callable[[BaseSettings], None]:
+def _leave_to_home(settings: BaseSettings, place: Place, job: dict[str, Any]) -> None:
+    """Switch off what home does, and what would be of no use on a worker."""
+    theirs: dict[str, Any] = {"STATS_DUMP": False, "FEEDS": {}, "LOG_FILE": None, "LOG_ENABLED": False}
+    if job["pipelines"] == "home":
+        theirs["ITEM_PIPELINES"] = {}
+    if job["counts_items_at_home"]:
+        theirs["CLOSESPIDER_ITEMCOUNT"] = 0
+    if "REMOTE_CONTROL_ENABLED" in settings:  # since Scrapy 2.19; nobody could reach it on a worker
+        theirs["REMOTE_CONTROL_ENABLED"] = False
+    if place.number > 1:
+        theirs["TELNETCONSOLE_ENABLED"] = False
+    settings.setdict(theirs, priority=PRIORITY)
+
+
+def take_part(settings: BaseSettings, place: Place) -> None:
     """
-    Put in what makes this process one of many; what home does is switched off.
+    Put in what makes a crawler one of many.
 
     Args:
-        home: The worker's directory.
-
-    Returns:
-        What puts it in again, and the rest, when the spider and add-ons have changed the settings.
+        settings: The crawler's own, to which its spider and add-ons have added: they may have a STATS_CLASS, too.
 
     Raises:
         ConfigError: The project has a scheduler of its own.
@@ -221,35 +237,12 @@ def _take_over(
     from scrapy.utils.misc import load_object
 
     from vscrapy import internals
-    from vscrapy.crawl import httpcache
     from vscrapy.crawl.scheduler import bound
     from vscrapy.crawl.stats import shared
 
     internals.check_scheduler(settings)
-    ours: dict[str, Any] = {
-        "SCHEDULER": bound(place),
-        "STATS_CLASS": shared(load_object(settings["STATS_CLASS"])),
-        "STATS_DUMP": False,
-        "FEEDS": {},
-        "JOBDIR": None,
-        "LOG_FILE": None,
-        "LOG_ENABLED": False,
-    }
-    if job["pipelines"] == "home":
-        ours["ITEM_PIPELINES"] = {}
-    if job["counts_items_at_home"]:
-        ours["CLOSESPIDER_ITEMCOUNT"] = 0
-    if "REMOTE_CONTROL_ENABLED" in settings:  # since Scrapy 2.19; nobody could reach it on a worker
-        ours["REMOTE_CONTROL_ENABLED"] = False
-    if place.number > 1:
-        ours["TELNETCONSOLE_ENABLED"] = False
+    ours = {"SCHEDULER": bound(place), "STATS_CLASS": shared(load_object(settings["STATS_CLASS"])), "JOBDIR": None}
     settings.setdict(ours, priority=PRIORITY)
-
-    def take_over(changed: BaseSettings) -> None:
-        changed.setdict(ours, priority=PRIORITY)
-        httpcache.share(changed, job, home, priority=PRIORITY)
-
-    return take_over
 
 
 def log_to(place: Place, settings: Settings) -> None:

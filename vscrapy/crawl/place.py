@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vscrapy.crawl.log import ORPHANED, Channel, ChannelHandler
 from vscrapy.store.frontier import Frontier
@@ -80,6 +82,13 @@ class Place:
             leave = self._leave
         if leave is not None:
             leave(why)
+
+    def end_process(self, code: int) -> NoReturn:
+        """End this process here and now: it is not wanted any more, or cannot go on. From any thread."""
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
     def listen(self) -> None:
         """Do what the agent says, in a thread; when the agent is gone, end."""

@@ -9,7 +9,6 @@ with the acknowledgement. The task's end is counted on Redis; only the process t
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -135,6 +134,7 @@ class Scheduler(BaseScheduler):
             limits=self._politeness.limits,
             callbacks=Callbacks(self._on_joined, self._on_committed, self._on_session_closed),
             call=call,
+            end_process=self.place.end_process,
         )
         self._shared = SharedFacts(self._crawler, self._session, on_start_failed=self._hooks.mark_start_failed)
         self._shared.install()
@@ -222,6 +222,11 @@ class Scheduler(BaseScheduler):
         self._ask()
         return None
 
+    @property
+    def is_closed(self) -> bool:
+        """Was :meth:`close` called?"""
+        return self._closed is not None
+
     # What the place calls, in the reactor's thread.
 
     def leave(self, why: str = "") -> None:
@@ -256,8 +261,7 @@ class Scheduler(BaseScheduler):
         except Exception:
             # Leases could be forgotten that count as held: only the end of the process gives them back.
             logger.exception("vscrapy: a reply could not be taken; this crawl process ends")
-            logging.shutdown()
-            os._exit(1)
+            self.place.end_process(1)
 
     def _take_reply(self, reply: Committed, outbox: Outbox, wanted: int) -> None:
         self._queued = reply.queued

@@ -9,15 +9,13 @@ once. Without Redis the crawl goes on with the leases it has, and results wait h
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from vscrapy.errors import Fenced, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.states import StopMode, TaskState
@@ -94,6 +92,7 @@ class Session:
 
     Args:
         call: Runs a function in the reactor's thread, from any thread.
+        end_process: Ends the process, with an exit code; a crawl process can be given up at any moment.
     """
 
     def __init__(
@@ -108,6 +107,7 @@ class Session:
         limits: Limits,
         callbacks: Callbacks,
         call: Callable[..., Any],
+        end_process: Callable[[int], NoReturn],
     ) -> None:
         self._frontier = frontier
         self._tasks = tasks
@@ -117,6 +117,7 @@ class Session:
         )
         self._callbacks = callbacks
         self._call = call
+        self._end_process = end_process
         self._condition = threading.Condition()
         self._outbox = Outbox()
         self._wanted = 0
@@ -225,10 +226,9 @@ class Session:
         """Without this thread nothing is committed: a defect in it ends the process, and others go on."""
         try:
             self._run()
-        except BaseException:
+        except Exception:
             logger.exception("vscrapy: a defect in the session; this crawl process ends")
-            logging.shutdown()
-            os._exit(1)
+            self._end_process(1)
 
     def _run(self) -> None:
         self._call(self._callbacks.on_joined, self._insist(self._join))
@@ -241,8 +241,7 @@ class Session:
             self._number += 1
             reply: Committed = self._insist(partial(self._commit, outbox, wanted))
             if reply.stop_mode is StopMode.FORCED:
-                logging.shutdown()
-                os._exit(0)
+                self._end_process(0)
             if reply.is_replayed:
                 reply = self._sort_out(reply)
             self._held.update(lease.id for lease in reply.leases)
@@ -314,10 +313,7 @@ class Session:
                 reply = ask()
             except (Fenced, TaskGone) as error:
                 logger.error("vscrapy: %s; this crawl process ends, its unfinished requests go to others", error)
-                logging.shutdown()
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(FENCED)
+                self._end_process(FENCED)
             except (StoreUnavailable, StoreRefused) as error:
                 if not self._is_store_lost:
                     logger.warning("vscrapy: %s; the crawl goes on with what it has", error)
