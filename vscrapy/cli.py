@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -43,11 +44,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args and args[0] in COMMANDS:
             run: Callable[[list[str]], int] = import_module(f"vscrapy.commands.{COMMANDS[args[0]]}").run
-            return run(args[1:])
+            code = run(args[1:])
+            sys.stdout.flush()
+            return code
         return _scrapy(args)
     except VscrapyError as error:
         print(f"vscrapy: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # as in "vscrapy stats 7 | head": whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return 130
 

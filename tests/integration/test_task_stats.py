@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.machine import Machine, Site, wait_for, write_project
+from tests.integration.machine import BIN, Machine, Site, wait_for, write_project
 
 pytest_plugins = ["tests.integration.machine"]
 
@@ -109,3 +109,12 @@ def test_stats_of_no_task_or_several_is_refused_in_one_line(machine: Machine) ->
         finished = machine.run(["vscrapy", "stats", word])
         assert (finished.exit_code, finished.stdout) == (exit_code, "")
         assert re.fullmatch(r"vscrapy: [^\n]+\n", finished.stderr), finished.stderr
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error(machine: Machine) -> None:
+    """As in ``vscrapy -l --json | head``."""
+    machine.start_embedded()
+    command = f"PATH={BIN}:$PATH; vscrapy -l --json | head -c 0; echo ${{PIPESTATUS[0]}}"
+    for _ in range(3):
+        finished = machine.run(["bash", "-c", command])
+        assert (finished.stdout, finished.stderr) == ("0\n", "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -49,15 +48,11 @@ def run(argv: list[str]) -> int:
     key = task_key(store.endpoint.secret, taskid)
     read = {entry: _read(entry, key) for entry in entries}
     failures = {entry: failure for entry, failure in read.items() if failure is not None}
-    try:
-        if opts.json:
-            _print_json(record, failures, dropped)
-        else:
-            for line in _lines(record, failures, dropped, is_short=opts.lines):
-                print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:  # as in "vscrapy errors 7 | head": whoever reads has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if opts.json:
+        _print_json(record, failures, dropped)
+    else:
+        for line in _lines(record, failures, dropped, is_short=opts.lines):
+            print(line)
     return NotVerified.exit_code if len(failures) < len(read) else 0
 
 

@@ -90,4 +90,4 @@ def _tell_rest(taskid: int, can_be_put_back: dict[int, bool]) -> None:
     if not can_be_put_back:
         print(f"task {taskid} has no failed requests")
     elif n_rest:
-        print(f"{n_rest} of its failed requests cannot be put back: they could not be serialised")
+        print(f"not put back: {n_rest} of its failed requests, which could not be serialised")
