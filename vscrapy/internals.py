@@ -501,6 +501,14 @@ def decides_alone(settings: BaseSettings) -> bool:
     return not (is_shared or cls is BaseDupeFilter)
 
 
+def has_own_cache(settings: BaseSettings) -> bool:
+    """Is HTTPCACHE_STORAGE neither of Scrapy's nor made of them?"""
+    from scrapy.extensions.httpcache import DbmCacheStorage, FilesystemCacheStorage
+    from scrapy.utils.misc import load_object
+
+    return not issubclass(load_object(settings["HTTPCACHE_STORAGE"]), (DbmCacheStorage, FilesystemCacheStorage))
+
+
 def spider_loader(settings: BaseSettings) -> SpiderLoaderProtocol:
     """Make the project's spider loader."""
     from scrapy.utils.misc import load_object

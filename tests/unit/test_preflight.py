@@ -783,14 +783,23 @@ def test_dupefilter_that_decides_by_itself_is_named(look: Look) -> None:
     assert look("", DUPEFILTER_CLASS="scrapy.dupefilters.BaseDupeFilter") == []
 
 
-def test_http_cache_below_the_project_is_named(look: Look) -> None:
-    """It goes with its process, unless it has a place of its own on the worker."""
-    source = 'class S(Spider):\n    custom_settings = {"HTTPCACHE_ENABLED": True}%s\n'
-    [found] = look(source % "", workers=1)
-    assert (found.code, found.where.line) == ("http-cache", HEAD.count("\n") + 2)
-    assert look(source % "  # vscrapy: ok") == []
-    assert look(source % "", HTTPCACHE_DIR="/var/cache/pages") == []
-    assert look("", HTTPCACHE_ENABLED=False) == []
+def test_http_cache_of_the_projects_own_is_named(look: Look) -> None:
+    """Scrapy's storages, and what is made of them, are shared; another one must stand several processes."""
+    source = """
+        from scrapy.extensions.httpcache import FilesystemCacheStorage
+        class Own:
+            pass
+        class Derived(FilesystemCacheStorage):
+            pass
+        class S(Spider):
+            custom_settings = {{"HTTPCACHE_ENABLED": {}, "HTTPCACHE_STORAGE": {}}}{}
+    """
+    assert codes(look(source.format(True, "Own", ""))) == ["http-cache"]
+    assert look(source.format(True, "Own", "  # vscrapy: ok")) == []
+    assert look(source.format(False, "Own", "")) == []
+    assert look(source.format(True, "Derived", "")) == []
+    assert look("", HTTPCACHE_ENABLED=True) == []
+    assert look(source.format(True, "Own", ""), workers=1) == []
 
 
 def test_source_that_is_missing_gives_nothing(look: Look, tmp_path: Path) -> None:

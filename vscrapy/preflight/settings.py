@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from vscrapy import internals
 from vscrapy.errors import ConfigError
@@ -14,9 +13,6 @@ from vscrapy.preflight.source import Module
 
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
-
-#: Scrapy's own storages, which keep the cache in files below HTTPCACHE_DIR.
-_FILE_CACHES: Final = frozenset({"FilesystemCacheStorage", "DbmCacheStorage"})
 
 
 def check_settings(settings: BaseSettings, modules: Sequence[Module]) -> Iterator[Finding]:
@@ -54,24 +50,15 @@ def _dupefilter(settings: BaseSettings, modules: Sequence[Module]) -> Iterator[F
 
 
 def _cache(settings: BaseSettings, modules: Sequence[Module]) -> Iterator[Finding]:
-    if not settings.getbool("HTTPCACHE_ENABLED"):
-        return
-    where, is_suppressed = _find("HTTPCACHE_ENABLED", settings, modules)
-    directory = str(settings.get("HTTPCACHE_DIR") or "")
-    if is_suppressed or os.path.isabs(directory) or _class_name(settings["HTTPCACHE_STORAGE"]) not in _FILE_CACHES:
-        return
-    yield Finding(
-        "http-cache",
-        where,
-        f"HTTPCACHE_ENABLED, with HTTPCACHE_DIR {directory!r}",
-        "each crawl process has a cache of its own in its directory, which is removed at its end",
-        "give HTTPCACHE_DIR an absolute path, which stays on each worker",
-        is_void_alone=False,
-    )
-
-
-def _class_name(value: Any) -> str:
-    return value.rpartition(".")[2] if isinstance(value, str) else str(getattr(value, "__name__", ""))
+    where, is_suppressed = _find("HTTPCACHE_STORAGE", settings, modules)
+    if settings.getbool("HTTPCACHE_ENABLED") and internals.has_own_cache(settings) and not is_suppressed:
+        yield Finding(
+            "http-cache",
+            where,
+            f"HTTPCACHE_STORAGE is {settings['HTTPCACHE_STORAGE']!r}, a storage of the project's own",
+            "several crawl processes use it at once, and on another machine it begins empty",
+            "see that it stands that; or use Scrapy's FilesystemCacheStorage; or --workers 1",
+        )
 
 
 def _find(name: str, settings: BaseSettings, modules: Sequence[Module]) -> tuple[Where, bool]:
