@@ -41,7 +41,7 @@ from vscrapy.store.frontier import (
 )
 from vscrapy.store.streams import EndRecord, Streams
 from vscrapy.store.tasks import Tasks
-from vscrapy.store.workers import Workers
+from vscrapy.store.workers import Offer, Workers
 
 CAPACITY = 2
 SLOTS = ("a", "b:1", "é")
@@ -77,6 +77,9 @@ class Member:
     #: Those that were filtered by the last commit.
     duplicates: Sequence[int] = ()
     fact_version: int = 0
+    #: It has brought the task on; it was told to leave.
+    has_done: bool = False
+    is_leaving: bool = False
 
 
 class FrontierMachine(RuleBasedStateMachine):
@@ -106,6 +109,7 @@ class FrontierMachine(RuleBasedStateMachine):
         self.counted: Counter[str] = Counter()
         self.facts: dict[str, tuple[int, str]] = {}
         self.n_facts = 0
+        self.waiting_task = submit(self.store)
 
     # --- calls
 
@@ -247,6 +251,24 @@ class FrontierMachine(RuleBasedStateMachine):
         self.end_if_empty()
         assert leave(self.store, self.taskid, member.name, how=how) is self.state
 
+    @precondition(lambda self: self.members)
+    @rule(data=st.data(), least=st.integers(0, 2), is_start_spared=st.booleans(), is_long=st.booleans())
+    def ask_to_leave(self, data: st.DataObject, least: int, is_start_spared: bool, is_long: bool) -> None:
+        """Another task waits for a slot, and an agent offers it this one's."""
+        member = self.draw_member(data)
+        has_start = self.start_owner is member and self.start == "running"
+        may_go = self.state in (TaskState.RUNNING, TaskState.PAUSED)
+        if not member.is_leaving:
+            may_go &= sum(not other.is_leaving for other in self.members) - 1 >= least
+            may_go &= not (least and has_start and is_start_spared)
+            is_start_to_do = has_start or self.start in ("waiting", "lost")
+            is_of_use = self.state is TaskState.PAUSED or member.has_done or (is_long and not is_start_to_do)
+            may_go &= bool(least) or (self.max_processes != 1 and is_of_use)
+        self.store.client.hset(keys.task(self.waiting_task), "promised_until_ms", 0)
+        offer = Offer(self.taskid, member.name, least, is_start_spared=is_start_spared, is_long=is_long)
+        assert Workers(self.store).make_room(self.waiting_task, 0, [offer]) == (offer if may_go else None)
+        member.is_leaving |= may_go
+
     @precondition(lambda self: self.gone)
     @rule(data=st.data(), how=st.sampled_from(["left", "crashed", "failed"]))
     def leave_again(self, data: st.DataObject, how: str) -> None:
@@ -332,6 +354,7 @@ class FrontierMachine(RuleBasedStateMachine):
                 if seen is not None:
                     self.seen.add(seen)
                 index += 1
+            member.has_done |= result.what in ("done", "start", "started")
             if result.what in ("done", "back"):
                 payload = member.leases.pop(result.id).payload
                 (self.done if result.what == "done" else self.waiting)[payload] += 1

@@ -141,7 +141,7 @@ class Workers:
             promise = partial(self._promise, taskid, offer.process, processes)
             if not promise(PROMISE_MS):
                 return None
-            args = [offer.process, offer.least, int(offer.is_start_spared), int(offer.is_long), LEAVING_MS]
+            args = [offer.process, offer.least, int(offer.is_start_spared), int(offer.is_long), taskid, LEAVING_MS]
             names = [keys.task(offer.taskid), keys.processes(offer.taskid), keys.locals_(offer.taskid)]
             if self._store.run("yield", names, args):
                 return offer

@@ -11,7 +11,8 @@
 -- ARGV[2]  processes of its task that must stay; 0: its turn is over, or its task is paused
 -- ARGV[3]  1: not if it runs start(), another can go
 -- ARGV[4]  1: it has had so many turns that it may go without having finished anything
--- ARGV[5]  time that a process counts as leaving; then it does not seem to have heard (ms)
+-- ARGV[5]  the task that gets its slot
+-- ARGV[6]  time that a process counts as leaving; then it does not seem to have heard (ms)
 -- Returns 1; 0: it stays.
 local task = redis.call('HMGET', KEYS[1], 'state', 'start', 'start_owner', 'max_processes')
 local record = redis.call('HGET', KEYS[2], ARGV[1])
@@ -27,8 +28,8 @@ for _, other in ipairs(redis.call('HVALS', KEYS[2])) do
     end
 end
 record = cjson.decode(record)
-if now_ms < (record.leaves_until_ms or 0) then -- a repeated call, its reply was lost
-    return 1
+if now_ms < (record.leaves_until_ms or 0) then -- perhaps a repeated call, its reply was lost
+    return record.leaves_for == ARGV[5] and 1 or 0
 end
 local least = tonumber(ARGV[2])
 if stay - 1 < least then
@@ -51,6 +52,6 @@ if least == 0 then
         return 0
     end
 end
-record.leaves_until_ms = now_ms + tonumber(ARGV[5])
+record.leaves_for, record.leaves_until_ms = ARGV[5], now_ms + tonumber(ARGV[6])
 redis.call('HSET', KEYS[2], ARGV[1], cjson.encode(record))
 return 1
