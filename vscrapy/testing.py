@@ -79,7 +79,7 @@ class Task:
 
         made = Settings(dict(own or {}))
         self.install(made)
-        return {**(own or {}), **{name: made[name] for name in ("SCHEDULER", "STATS_CLASS", "JOBDIR")}}
+        return {**(own or {}), **{name: made[name] for name in ("SCHEDULER", "STATS_CLASS")}}
 
     def stats(self) -> dict[str, Any]:
         """Read the task's stats, as ``vscrapy stats`` does; after the crawl, the last ones are among them."""

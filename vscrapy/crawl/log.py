@@ -63,13 +63,13 @@ class NoChannel(Channel):
     """Where there is no agent: nothing is sent, nothing is heard."""
 
     def __init__(self) -> None:
-        pass
+        self.least = ALL
 
     def say(self, line: LogLine) -> None:
         """Drop the line."""
 
     def listen(self) -> list[dict[str, Any]]:
-        """Nobody is there."""
+        """Hear that nobody is there."""
         return []
 
 

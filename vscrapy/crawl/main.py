@@ -22,8 +22,6 @@ from vscrapy.model import Endpoint
 from vscrapy.wire import WrittenFile, encode_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from scrapy import Spider
     from scrapy.crawler import Crawler
     from scrapy.settings import BaseSettings, Settings
@@ -212,7 +210,7 @@ def project_settings(job: dict[str, Any]) -> Settings:
 
 def _leave_to_home(settings: BaseSettings, place: Place, job: dict[str, Any]) -> None:
     """Switch off what home does, and what would be of no use on a worker."""
-    theirs: dict[str, Any] = {"STATS_DUMP": False, "FEEDS": {}, "LOG_FILE": None, "LOG_ENABLED": False}
+    theirs: dict[str, Any] = {"STATS_DUMP": False, "FEEDS": {}, "JOBDIR": None, "LOG_FILE": None, "LOG_ENABLED": False}
     if job["pipelines"] == "home":
         theirs["ITEM_PIPELINES"] = {}
     if job["counts_items_at_home"]:
@@ -229,10 +227,10 @@ def take_part(settings: BaseSettings, place: Place) -> None:
     Put in what makes a crawler one of many.
 
     Args:
-        settings: The crawler's own, to which its spider and add-ons have added: they may have a STATS_CLASS, too.
+        settings: As the project, the spider and add-ons have made them.
 
     Raises:
-        ConfigError: The project has a scheduler of its own.
+        ConfigError: They have a scheduler of their own.
     """
     from scrapy.utils.misc import load_object
 
@@ -241,7 +239,7 @@ def take_part(settings: BaseSettings, place: Place) -> None:
     from vscrapy.crawl.stats import shared
 
     internals.check_scheduler(settings)
-    ours = {"SCHEDULER": bound(place), "STATS_CLASS": shared(load_object(settings["STATS_CLASS"])), "JOBDIR": None}
+    ours = {"SCHEDULER": bound(place), "STATS_CLASS": shared(load_object(settings["STATS_CLASS"]))}
     settings.setdict(ours, priority=PRIORITY)
 
 

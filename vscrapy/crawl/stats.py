@@ -78,5 +78,6 @@ class SharedStats:
 
 
 def shared(base: type) -> type:
-    """Make the class for STATS_CLASS: *base*, the project's own, with its changes noted."""
-    return type("SharedStatsCollector", (SharedStats, base), {"__doc__": base.__doc__})
+    """Make the class for STATS_CLASS: *base*, the project's own, with its changes noted; it goes by the same name."""
+    named = {"__doc__": base.__doc__, "__module__": base.__module__, "__qualname__": base.__qualname__}
+    return type(base.__name__, (SharedStats, base), named)
