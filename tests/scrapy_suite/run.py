@@ -96,7 +96,8 @@ def _source(directory: Path, scrapy: str) -> Path:
     source = directory / "source"
     if not source.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        _pip(sys.executable, "download", "--no-deps", "--no-binary", "scrapy", "-d", str(directory), f"scrapy=={scrapy}")
+        wanted = f"scrapy=={scrapy}"
+        _pip(sys.executable, "download", "--no-deps", "--no-binary", "scrapy", "-d", str(directory), wanted)
         with tarfile.open(next(directory.glob("*.tar.gz"))) as archive:
             archive.extractall(directory, filter="data")
         unpacked = next(path for path in directory.iterdir() if (path / "tests").is_dir())

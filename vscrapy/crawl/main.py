@@ -210,7 +210,13 @@ def project_settings(job: dict[str, Any]) -> Settings:
 
 def _leave_to_home(settings: BaseSettings, place: Place, job: dict[str, Any]) -> None:
     """Switch off what home does, and what would be of no use on a worker."""
-    theirs: dict[str, Any] = {"STATS_DUMP": False, "FEEDS": {}, "JOBDIR": None, "LOG_FILE": None, "LOG_ENABLED": False}
+    theirs: dict[str, Any] = {
+        "STATS_DUMP": False,
+        "FEEDS": {},
+        "JOBDIR": None,
+        "LOG_FILE": None,
+        "LOG_ENABLED": False,
+    }
     if job["pipelines"] == "home":
         theirs["ITEM_PIPELINES"] = {}
     if job["counts_items_at_home"]:
