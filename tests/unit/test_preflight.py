@@ -502,7 +502,10 @@ def test_deed_at_the_end_is_named_as_it_is_done_by_each(look: Look) -> None:
                 {}
     """
     assert codes(look(source.format("requests.post('http://x')"))) == ["at-each-end"]
-    assert codes(look(source.format("open('report.txt', 'w')"), workers=1)) == ["at-each-end"]
+    assert codes(look(source.format("requests.post('http://x')"), workers=1)) == ["at-each-end"]
+    assert codes(look(source.format("open('report.txt', 'w')"))) == ["at-each-end"]
+    assert look(source.format("open('report.txt', 'w')"), workers=1) == []
+    assert look(source.format("open('report.txt', 'a')")) == []
     assert look(source.format("requests.post('http://x')"), workers=1, detached=True) == []
     assert look(source.format("print(reason)")) == []
 

@@ -95,18 +95,26 @@ def at_end(subject: Subject, *, is_attached: bool, is_spider: bool) -> Iterator[
     for method in subject.methods:
         if method.name not in subject.ending - subject.running:
             continue
-        for line in _not_suppressed(method, [*method.scan.effects, *method.scan.files]):
-            is_file = line in method.scan.files
+        files = [line for line in _not_suppressed(method, method.scan.files) if not (is_attached and line.is_added)]
+        effects = _not_suppressed(method, method.scan.effects)
+        # One for each method is enough to know; what is done at home as well, first.
+        for line in [*effects, *files][:1]:
+            is_file = not effects
+            why = "it runs at the end of each crawl process"
+            if is_attached and is_file:
+                why += "; here, the later files get .process-N in their names"
+            elif at_home:
+                why += ", and once more here"
             yield Finding(
                 "at-each-end",
                 Where(method.module.path, line.line),
                 f"{method.owner}.{method.name}() {'writes to' if is_file else 'calls'} {line.words}",
-                "it runs at the end of each crawl process" + (", and once more here" if at_home else ""),
-                "do it in close_spider() of a pipeline, which runs once, here"
-                + (", or after vscrapy has ended" if is_attached else " when not --detach"),
-                is_void_alone=not at_home,
+                why,
+                "do it in close_spider() of a pipeline, which runs once, here, or after vscrapy has ended"
+                if is_attached
+                else "do it in close_spider() of a pipeline when the crawl is not sent with --detach",
+                is_void_alone=is_file or not at_home,  # home keeps no file that a crawl process has written
             )
-            break  # one for each method is enough to know
 
 
 def _not_suppressed(method: Method, lines: list[Line]) -> list[Line]:
