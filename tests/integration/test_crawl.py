@@ -37,6 +37,7 @@ SHOP: Final = """
 
     from scrapy import Request, Spider, signals
     from scrapy.exceptions import CloseSpider, DontCloseSpider
+    from scrapy.statscollectors import MemoryStatsCollector
 
 
     class PageSpider(Spider):
@@ -161,6 +162,25 @@ SHOP: Final = """
 
         def parse_third(self, response):
             yield self.item(response)
+
+
+    class Beginning(PageSpider):
+        name = "beginning"
+
+        async def start(self):
+            yield self.page(1)
+            for number, priority in ((2, 1), (5, 0)):
+                self.crawler.engine.crawl(self.page(number, priority=priority))
+            yield self.page(6)
+            yield self.page(3, priority=1)
+            yield self.page(4, priority=1)
+
+
+    class Counted(MemoryStatsCollector):
+        def inc_value(self, key, count=1, start=0, **kwargs):
+            super().inc_value(key, count, start)
+            if key == "response_received_count":
+                super().inc_value("counted", 10)
 
 
     class Few(PageSpider):
@@ -629,22 +649,37 @@ def test_dont_filter_requests_are_done_each_time(cluster: Machine, site: Site, s
     assert dumped_stats(finished)["dupefilter/filtered"] == 1
 
 
+def test_stats_class_of_the_spider_counts(cluster: Machine, site: Site, tmp_path: Path) -> None:
+    """STATS_CLASS in custom_settings, as in the project's settings; what it adds to the stats is in the task's."""
+    spiders = textwrap.dedent(SHOP) + textwrap.dedent(
+        """
+        class FewCounted(Few):
+            name = "few-counted"
+            custom_settings = {"STATS_CLASS": Counted}
+        """
+    )
+    finished = run(cluster, write_project(tmp_path / "project", spiders), site, "few-counted")
+    assert dumped_stats(finished)["counted"] == 50
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("spider", "options"),
     [
-        (),
-        ("-s", "DEPTH_PRIORITY=1", "-s", "SCHEDULER_MEMORY_QUEUE=scrapy.squeues.FifoMemoryQueue"),
+        ("priorities", ()),
+        ("priorities", ("-s", "DEPTH_PRIORITY=1", "-s", "SCHEDULER_MEMORY_QUEUE=scrapy.squeues.FifoMemoryQueue")),
+        ("beginning", ()),
+        ("beginning", ("-s", "SCHEDULER_START_MEMORY_QUEUE=scrapy.squeues.LifoMemoryQueue")),
     ],
-    ids=["depth-first", "breadth-first"],
+    ids=["depth-first", "breadth-first", "start", "last-start-first"],
 )
 def test_order_is_scrapys_with_one_request_at_a_time(
-    cluster: Machine, slow_site: Site, shop: Path, options: tuple[str, ...]
+    cluster: Machine, slow_site: Site, shop: Path, spider: str, options: tuple[str, ...]
 ) -> None:
     """By priority, then as the queues say: one process, one request at a time: the very order of Scrapy."""
     order = {}
     for program, alone in (("scrapy", ONE[2:]), ("vscrapy", ONE)):
         slow_site.reset()
-        assert run(cluster, shop, slow_site, "priorities", *alone, *options, program=program).exit_code == 0
+        assert run(cluster, shop, slow_site, spider, *alone, *options, program=program).exit_code == 0
         order[program] = [int(entry["path"].rpartition("/")[2]) for entry in slow_site.log()]
     assert order["vscrapy"] == order["scrapy"]
 

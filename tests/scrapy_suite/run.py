@@ -71,6 +71,7 @@ def main(args: list[str]) -> int:
     parser.add_argument("--scrapy", default=version("scrapy"), help="which version; the installed one by default")
     parser.add_argument("--directory", type=Path, default=ROOT / ".scrapy-tests", help="what is downloaded is kept")
     parser.add_argument("--processes", default="2", help="processes that run tests")
+    parser.add_argument("--reactor", default="asyncio", help="as Scrapy's own tests take it")
     parser.add_argument("tests", nargs="*", help="these alone, as pytest takes them; and options for it after --")
     chosen = parser.parse_args(args)
     directory = chosen.directory.resolve() / chosen.scrapy
@@ -83,7 +84,7 @@ def main(args: list[str]) -> int:
     return subprocess.run(
         [
             *(python, "-m", "pytest", "-p", "with_vscrapy", "-p", "no:cacheprovider", "-q", "--timeout", "120"),
-            *("-n", chosen.processes, "--dist", "loadfile", *tests),
+            *("-n", chosen.processes, "--dist", "loadfile", "--reactor", chosen.reactor, *tests),
         ],
         cwd=source,
         env={**os.environ, "PYTHONPATH": plugins},
@@ -96,8 +97,16 @@ def _source(directory: Path, scrapy: str) -> Path:
     source = directory / "source"
     if not source.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        wanted = f"scrapy=={scrapy}"
-        _pip(sys.executable, "download", "--no-deps", "--no-binary", "scrapy", "-d", str(directory), wanted)
+        _pip(
+            sys.executable,
+            "download",
+            "--no-deps",
+            "--no-binary",
+            "scrapy",
+            "-d",
+            str(directory),
+            f"scrapy=={scrapy}",
+        )
         with tarfile.open(next(directory.glob("*.tar.gz"))) as archive:
             archive.extractall(directory, filter="data")
         unpacked = next(path for path in directory.iterdir() if (path / "tests").is_dir())

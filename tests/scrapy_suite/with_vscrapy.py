@@ -6,11 +6,10 @@ Loaded by name into a pytest that runs in Scrapy's source, where ``tests`` is Sc
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from scrapy.crawler import Crawler
@@ -18,12 +17,15 @@ from scrapy.settings.default_settings import SCHEDULER
 from scrapy.utils.misc import load_object
 
 from vscrapy import testing
+from vscrapy.internals import after_addons
 
 if TYPE_CHECKING:
+    from scrapy.settings import BaseSettings
+
     from vscrapy.model import Endpoint
 
-#: Tests that cannot hold, each with its reason.
-DIFFERENT: Final = Path(__file__).with_name("different.toml")
+#: Tests that cannot hold, and that are not ours, with the reasons.
+LISTED: Final = Path(__file__).with_name("different.toml")
 
 
 class _Tasks:
@@ -33,9 +35,9 @@ class _Tasks:
         self._endpoint = endpoint
         self._begun: list[testing.Task] = []
 
-    def begin(self, settings: Any) -> None:
-        """Let a crawler work on a task of its own; one with its own scheduler stays as it is."""
-        if settings.frozen or settings["SCHEDULER"] not in (SCHEDULER, load_object(SCHEDULER)):
+    def begin(self, settings: BaseSettings) -> None:
+        """Let a crawler work on a task of its own; one that has its own scheduler stays as it is."""
+        if settings["SCHEDULER"] not in (SCHEDULER, load_object(SCHEDULER)):
             return
         task = testing.begin(self._endpoint)
         self._begun.append(task)
@@ -55,12 +57,12 @@ def _vscrapy_server() -> Iterator[Endpoint]:
 
 @pytest.fixture(autouse=True)
 def _vscrapy_tasks(_vscrapy_server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each crawler its task as it reads its settings."""
+    """Give each crawler its task as it reads its settings, as a crawl process does."""
     tasks = _Tasks(_vscrapy_server)
     apply = Crawler._apply_settings
 
     def hooked(crawler: Crawler) -> None:
-        tasks.begin(crawler.settings)
+        after_addons(crawler, tasks.begin)
         apply(crawler)
 
     monkeypatch.setattr(Crawler, "_apply_settings", hooked)
@@ -69,13 +71,19 @@ def _vscrapy_tasks(_vscrapy_server: Endpoint, monkeypatch: pytest.MonkeyPatch) -
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Expect the tests to fail that look at what is different on purpose; a list entry that fits none is an error."""
-    reasons: dict[str, str] = {}
-    if not os.environ.get("VSCRAPY_SUITE_ALL"):
-        for entry in tomllib.loads(DIFFERENT.read_text(encoding="utf-8"))["different"]:
-            reasons.update(dict.fromkeys(entry["tests"], entry["reason"]))
+    """Expect to fail what is different on purpose, and leave out what no vscrapy has a part in."""
+    listed = tomllib.loads(LISTED.read_text(encoding="utf-8"))
+    different = {test: entry["reason"] for entry in listed["different"] for test in entry["tests"]}
+    elsewhere = {test for entry in listed["elsewhere"] for test in entry["tests"]}
+    left_out = [item for item in items if _name(item) in elsewhere]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
-        name = item.nodeid.partition("[")[0]
-        reason = reasons.get(item.nodeid) or reasons.get(name)
-        if reason:
-            item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
+        if _name(item) in different:
+            item.add_marker(pytest.mark.xfail(strict=True, reason=different[_name(item)]))
+
+
+def _name(item: pytest.Item) -> str:
+    """A test without its parameters."""
+    return item.nodeid.partition("[")[0]

@@ -122,7 +122,7 @@ class Scheduler(BaseScheduler):
             knows=self._origins.__contains__,
         )
         self._hooks.install()
-        call = thread_caller()
+        self._call = call = thread_caller()
         self._politeness = Politeness(self._crawler, is_by_slot=self._is_by_slot)
         self._session = Session(
             self.place.frontier,
@@ -210,6 +210,8 @@ class Scheduler(BaseScheduler):
                 request = found.request
                 self._origins[request] = Origin(local=found)
             self._is_engine_waiting = False
+            if self._is_strict:
+                self._call(self._turn_start)
             stats = self._crawler.stats
             assert stats is not None
             stats.inc_value("scheduler/dequeued/memory")
@@ -283,9 +285,7 @@ class Scheduler(BaseScheduler):
         elif self._is_strict and self._is_engine_waiting and not self._n_awaited:
             self._buffer.choose()
         was_idle, self._is_task_idle = self._is_task_idle, reply.is_idle
-        if self._start_gate is not None and self._is_start_wanted():
-            gate, self._start_gate = self._start_gate, None
-            gate.callback(None)
+        self._turn_start()
         reason_to_close = self._close_spider.learn(reply.counts, outbox.counts)
         if reply.state in (TaskState.STOPPING, TaskState.FINISHED):
             self._stop(reply.reason)
@@ -564,9 +564,17 @@ class Scheduler(BaseScheduler):
             self._start_gate = Deferred()
             await maybe_deferred_to_future(self._start_gate)
 
+    def _turn_start(self) -> None:
+        """Let ``start()`` be read on, if it waits and is wanted."""
+        if self._start_gate is not None and self._is_start_wanted():
+            gate, self._start_gate = self._start_gate, None
+            gate.callback(None)
+
     def _is_start_wanted(self) -> bool:
         if self._is_paused:
             return False
+        if self._is_strict and self._is_engine_waiting and (self._n_open_results or self._buffer):
+            return False  # as in Scrapy, the engine takes what there is before it reads on
         # Not what waits for a commit, which the session takes while start() is read: without a pause, no reply
         # would be heard, and no page either.
         n_open = self._n_open_results + self._start_outputs.n_open

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from scrapy.statscollectors import StatsCollector
+
 from vscrapy.stats import encode_values
 from vscrapy.store.frontier import StatsDelta
 
@@ -12,24 +14,29 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-class SharedStats:
+class Noted:
     """
-    Mixed in front of the project's own stats collector: that one works as ever, and changes are noted.
+    Notes the changes of the stats collector under it.
 
     A stat that is set stays "set" for this process; counting on it changes the set value.
     """
 
-    def __init__(self, crawler: Any) -> None:
-        super().__init__(crawler)  # type: ignore[call-arg]
-        self._added: dict[str, int | float] = {}
-        self._raised: dict[str, int | float] = {}
-        self._lowered: dict[str, int | float] = {}
-        self._set: dict[str, Any] = {}
-        self._is_set_dirty = False
+    _added: dict[str, int | float]
+    _raised: dict[str, int | float]
+    _lowered: dict[str, int | float]
+    _set: dict[str, Any]
+    _is_set_dirty: bool
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Noted:
+        """Make it able to note before any __init__ runs: a project's may set stats, or call no other."""
+        made = super().__new__(cls)
+        made._added, made._raised, made._lowered, made._set = {}, {}, {}, {}
+        made._is_set_dirty = False
+        return made
 
     def inc_value(self, key: str, count: int = 1, start: int = 0, spider: Any = None) -> None:
         """Count, here and for the whole task."""
-        is_first = bool(start) and key not in self._added and self.get_value(key) is None  # type: ignore[attr-defined]
+        is_first = bool(start) and key not in self._added and super().get_value(key) is None  # type: ignore[misc]
         super().inc_value(key, count, start)  # type: ignore[misc]
         if key in self._set or not _is_number(count):
             self._note(key)
@@ -65,7 +72,7 @@ class SharedStats:
             self._lowered[key] = min(self._lowered.get(key, value), value)
 
     def _note(self, key: str) -> None:
-        self._set[key] = self.get_value(key)  # type: ignore[attr-defined]
+        self._set[key] = super().get_value(key)  # type: ignore[misc]
         self._is_set_dirty = True
 
     def take(self) -> tuple[StatsDelta, str]:
@@ -77,7 +84,19 @@ class SharedStats:
         return delta, values
 
 
+class NotedStats(Noted, StatsCollector):
+    """Scrapy's own collector, under all others."""
+
+
 def shared(base: type) -> type:
-    """Make the class for STATS_CLASS: *base*, the project's own, with its changes noted; it goes by the same name."""
+    """
+    Make the class for STATS_CLASS: *base*, the project's own, with its changes noted; it goes by the same name.
+
+    What *base* makes of the calls is noted, not the calls: it may add stats of its own, rename some or leave them
+    out. So we stand between it and Scrapy's collector; in front of it where it is not derived from that.
+    """
+    bases: tuple[type, ...] = (base, NotedStats) if issubclass(base, StatsCollector) else (Noted, base)
+    if base is StatsCollector:
+        bases = (NotedStats,)
     named = {"__doc__": base.__doc__, "__module__": base.__module__, "__qualname__": base.__qualname__}
-    return type(base.__name__, (SharedStats, base), named)
+    return type(base.__name__, bases, named)

@@ -1,0 +1,82 @@
+"""The stats collector of a crawl process: the project's own, whose changes are noted for the whole task."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from scrapy.settings import Settings
+from scrapy.statscollectors import DummyStatsCollector, MemoryStatsCollector, StatsCollector
+
+from vscrapy.crawl.stats import shared
+from vscrapy.stats import decode_values
+
+
+class Renaming(MemoryStatsCollector):
+    """Sets a stat as it is made, counts under other names, and leaves one out."""
+
+    def __init__(self, crawler: Any) -> None:
+        super().__init__(crawler)
+        self.set_value("made", True)
+
+    def inc_value(self, key: str, count: int = 1, start: int = 0, spider: Any = None) -> None:
+        if key != "dull":
+            super().inc_value(f"my/{key}", count, start)
+            super().inc_value("all")
+
+
+class Strange:
+    """Not derived from Scrapy's."""
+
+    def __init__(self, crawler: Any) -> None:
+        self.kept: dict[str, Any] = {}
+
+    def get_value(self, key: str, default: Any = None) -> Any:
+        return self.kept.get(key, default)
+
+    def inc_value(self, key: str, count: int = 1, start: int = 0) -> None:
+        self.kept[key] = self.kept.setdefault(key, start) + count
+
+
+def make(base: type) -> Any:
+    """The collector of a crawl process."""
+    return shared(base)(SimpleNamespace(settings=Settings()))
+
+
+@pytest.mark.parametrize("base", [StatsCollector, MemoryStatsCollector, Strange])
+def test_counts_are_noted(base: type) -> None:
+    """From the first on, and what they start from once."""
+    stats = make(base)
+    stats.inc_value("pages")
+    stats.inc_value("pages", 2)
+    stats.inc_value("depth", 1, start=5)
+    stats.inc_value("depth", 1, start=5)
+    assert stats.take()[0].added == {"pages": 3, "depth": 7}
+    assert stats.take()[0].added == {}
+    assert (stats.get_value("pages"), stats.get_value("depth")) == (3, 7)
+
+
+def test_what_the_collector_makes_of_the_calls_is_noted() -> None:
+    """Stats that it adds, renames or leaves out, and those that it sets as it is made."""
+    stats = make(Renaming)
+    for key in ("pages", "dull", "pages"):
+        stats.inc_value(key)
+    delta, values = stats.take()
+    assert delta.added == {"my/pages": 2, "all": 2}
+    assert decode_values(values) == {"made": True}
+
+
+def test_a_collector_that_keeps_nothing_notes_nothing() -> None:
+    """As with one process, there are no stats then."""
+    stats = make(DummyStatsCollector)
+    stats.inc_value("pages")
+    stats.set_value("reason", "finished")
+    delta, values = stats.take()
+    assert (delta.added, values) == ({}, "")
+
+
+@pytest.mark.parametrize("base", [StatsCollector, Renaming, Strange])
+def test_class_goes_by_its_own_name(base: type) -> None:
+    """In Scrapy's warnings and dumps."""
+    assert (shared(base).__module__, shared(base).__qualname__) == (base.__module__, base.__qualname__)
