@@ -109,7 +109,6 @@ class Home:
         has_pipelines: The project's pipelines run here.
         on_open: Called, in the crawler's thread, when the spider is about to open; a Deferred.
         on_stop: Called with the reason when a pipeline closes the spider.
-        on_closed: Called when pipelines are closed, before the spider hears that it is.
     """
 
     def __init__(
@@ -119,10 +118,8 @@ class Home:
         has_pipelines: bool,
         on_open: Callable[[], Deferred[None]],
         on_stop: Callable[[str], None],
-        on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_open = on_open
-        self.on_closed = on_closed
         self._on_stop = on_stop
         self._has_pipelines = has_pipelines
         self._counts_items = False
@@ -334,10 +331,6 @@ class HomeScheduler(BaseScheduler):
     def open(self, spider: Spider) -> Deferred[None]:
         """Tell home."""
         return self.home.opened(self._crawler)
-
-    def close(self, reason: str) -> None:
-        """Tell home."""
-        self.home.on_closed()
 
     def has_pending_requests(self) -> bool:
         """Always: only the task's end closes this spider."""

@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,6 +73,7 @@ def check() -> None:
         (RobotsTxtMiddleware, "_parse_robots"),
         (RobotsTxtMiddleware, "_robots_error"),
         (scrapy.cmdline, "_get_commands_dict"),
+        (scrapy.crawler.Crawler, "_create_spider"),
     ]
     for owner, name in needed:
         if not hasattr(owner, name):
@@ -460,6 +461,28 @@ def import_file(path: Path) -> ModuleType:
     """
     module: ModuleType = runspider._import_file(path)
     return module
+
+
+def around_spider(crawler: Crawler, context: Callable[[], AbstractContextManager[None]]) -> None:
+    """Have a crawler make its spider within a context."""
+    create = crawler._create_spider
+
+    def create_within(*args: Any, **kwargs: Any) -> Spider:
+        with context():
+            return create(*args, **kwargs)
+
+    crawler._create_spider = create_within  # type: ignore[method-assign]
+
+
+@contextmanager
+def deaf(crawler: Crawler) -> Iterator[None]:
+    """Who is made now hears no signals of this crawler."""
+    connect = crawler.signals.connect
+    crawler.signals.connect = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        crawler.signals.connect = connect  # type: ignore[method-assign]
 
 
 def after_addons(crawler: Crawler, change: Callable[[BaseSettings], None]) -> None:

@@ -57,6 +57,37 @@ SPIDERS = """
             return item
 
 
+    class Talking(scrapy.Spider):
+        name = "talking"
+        start_urls = [f"data:,{number}" for number in range(3)]
+        n_pages = 0
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            print("said in __init__")
+            self.logger.info("logged in __init__")
+
+        @classmethod
+        def from_crawler(cls, crawler, *args, **kwargs):
+            spider = super().from_crawler(crawler, *args, **kwargs)
+            crawler.signals.connect(spider.opened, scrapy.signals.spider_opened)
+            return spider
+
+        def opened(self):
+            print("opened")
+
+        def parse(self, response):
+            self.n_pages += 1
+            yield {"url": response.url}
+
+        def closed(self, reason):
+            print(f"closed after {self.n_pages} pages")
+            self.logger.info("closed")
+
+
+    print("said in the module")
+
+
     class Closing(scrapy.Spider):
         name = "closing"
         custom_settings = {"ITEM_PIPELINES": {Enough: 1}, "CONCURRENT_REQUESTS": 1}
@@ -124,3 +155,14 @@ def test_start_that_lost_its_process_is_offered_to_the_others(store: Store) -> N
     assert heir.claim() > 0
     assert heir.join().start_from == 0
     assert not other.commit().is_start_lost
+
+
+def test_what_a_spider_says_as_it_is_made_and_closed_is_there_once(machine: Machine, spiders: Path) -> None:
+    """There is a spider at home, too; nobody sees it."""
+    machine.start_worker(1)
+    finished = machine.run(["vscrapy", "crawl", "talking"], spiders)
+    assert finished.exit_code == 0, finished.output
+    said = [line for line in finished.stdout.splitlines() if line != "[]"]
+    assert said == ["said in the module", "said in __init__", "opened", "closed after 3 pages"]
+    for words in ("logged in __init__", "INFO: closed"):
+        assert finished.stderr.count(words) == 1

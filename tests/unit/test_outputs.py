@@ -78,15 +78,3 @@ def test_outputs_file_that_is_damaged_counts_as_none(project: Path, tmp_path: Pa
     assert Outputs(project).earlier(but=[]) == []
     run(project, "Path('a.jl').write_text('x')")
     assert [path.name for path in Outputs(project).earlier(but=[])] == ["a.jl"]
-
-
-def test_what_crawl_processes_have_written_stays_theirs_once_guarded(project: Path) -> None:
-    """What this process writes over before is its own affair; after, it is undone; its other files stay."""
-    run(
-        project,
-        "[Path(name).write_text('theirs') for name in 'abc']; [outputs.came(Path(name)) for name in 'abc']; "
-        "Path('a').write_text('ours'); outputs.guard(); Path('b').write_text('ours'); open('c', 'a').write('ours'); "
-        "Path('c').write_text('more'); Path('d').write_text('ours'); outputs.put_back()",
-    )
-    found = {path.name: path.read_text() for path in project.iterdir()}
-    assert found == {"a": "ours", "b": "theirs", "c": "theirs", "d": "ours"}

@@ -494,7 +494,7 @@ def test_file_that_is_read_or_one_page_s_is_not_named(look: Look, opens: str) ->
 
 
 def test_deed_at_the_end_is_named_as_it_is_done_by_each(look: Look) -> None:
-    """closed() of a spider runs in each process, and at home; saying something in the log is no matter."""
+    """closed() of a spider runs in each process; saying something in the log is no matter."""
     source = """
         class S(Spider):
             def closed(self, reason):
@@ -502,7 +502,7 @@ def test_deed_at_the_end_is_named_as_it_is_done_by_each(look: Look) -> None:
                 {}
     """
     assert codes(look(source.format("requests.post('http://x')"))) == ["at-each-end"]
-    assert codes(look(source.format("requests.post('http://x')"), workers=1)) == ["at-each-end"]
+    assert look(source.format("requests.post('http://x')"), workers=1) == []
     assert codes(look(source.format("open('report.txt', 'w')"))) == ["at-each-end"]
     assert look(source.format("open('report.txt', 'w')"), workers=1) == []
     assert look(source.format("open('report.txt', 'a')")) == []

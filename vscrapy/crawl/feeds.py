@@ -87,6 +87,7 @@ def _write(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
         home.adapt(changed, counts_items=False)
 
     internals.after_addons(crawler, adapt)
+    internals.around_spider(crawler, lambda: internals.deaf(crawler))
     log_to(place, crawler.settings)
     process.crawl(crawler, **job["spider_args"])
     process.start(install_signal_handlers=False)

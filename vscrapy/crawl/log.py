@@ -14,6 +14,8 @@ import re
 import socket
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from vscrapy.valve import ALL, TEXT_LEVELS
@@ -33,11 +35,31 @@ class Channel:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(True)
         self._lock = threading.RLock()
+        #: Which lines are kept back, and those that were.
+        self._holds: list[tuple[Callable[[LogLine], bool], list[LogLine]]] = []
         #: From which level on lines are wanted, as the agent says; it leaves out itself what comes nevertheless.
         self.least = ALL
 
+    @contextmanager
+    def held(self, is_held: Callable[[LogLine], bool] = lambda _: True) -> Iterator[None]:
+        """Keep back what is said within, because the sender says it, too; after an error it is said after all."""
+        kept: list[LogLine] = []
+        self._holds.append((is_held, kept))
+        try:
+            yield
+        except BaseException:
+            self._holds.pop()
+            for line in kept:
+                self.say(line)
+            raise
+        self._holds.pop()
+
     def say(self, line: LogLine) -> None:
         """Send one line; when nobody is there to hear it, the process ends: its agent is dead."""
+        for is_held, kept in self._holds:
+            if is_held(line):
+                kept.append(line)
+                return
         data = json.dumps(line.to_data(), separators=(",", ":")).encode() + b"\n"
         try:
             with self._lock:
@@ -64,6 +86,7 @@ class NoChannel(Channel):
 
     def __init__(self) -> None:
         self.least = ALL
+        self._holds = []
 
     def say(self, line: LogLine) -> None:
         """Drop the line."""

@@ -14,12 +14,13 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy.crawl.log import Channel, install_streams
 from vscrapy.model import Endpoint
-from vscrapy.wire import WrittenFile, encode_file
+from vscrapy.wire import LogLine, WrittenFile, encode_file
 
 if TYPE_CHECKING:
     from scrapy import Spider
@@ -106,11 +107,16 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     opened = Opened(project, Path(spec["directory"]))
     written = Written(project, opened, _shipped(job))
     opened.watch()
-    settings = project_settings(job)
-    log_to(place, settings)
-    _leave_to_home(settings, place, job)
-    process: Any = internals.crawler_process(settings)
-    crawler: Crawler = process.create_crawler(spider_class(process.spider_loader, job, Path(spec["directory"])))
+    # What modules print as they are imported, and what spiders say as they are made, is said once.
+    is_said_elsewhere = job["is_attached"] or place.number > 1
+    with channel.held(_is_print) if is_said_elsewhere else nullcontext():
+        settings = project_settings(job)
+        log_to(place, settings)
+        _leave_to_home(settings, place, job)
+        process: Any = internals.crawler_process(settings)
+        crawler: Crawler = process.create_crawler(spider_class(process.spider_loader, job, Path(spec["directory"])))
+    if is_said_elsewhere:
+        internals.around_spider(crawler, channel.held)
 
     def take_over(changed: BaseSettings) -> None:
         _leave_to_home(changed, place, job)
@@ -121,13 +127,17 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     log_to(place, crawler.settings)
     place.handler.hide_pipelines = job["pipelines"] == "home"
     process.crawl(crawler, **job["spider_args"])
-    if job["takes_files"]:
+    if job["is_attached"]:
         _send_files(written, place, Files(store), crawler.settings, job)
     _start(process, project / job["profile"] if job["profile"] else None)
     if place.scheduler is not None:
         place.scheduler.finish(timeout_s=LAST_STATS_S)
     written.finish()
     return FAILED if process.bootstrap_failed else 0
+
+
+def _is_print(line: LogLine) -> bool:
+    return line.stream == "out"
 
 
 def connect(spec: dict[str, Any]) -> Store:

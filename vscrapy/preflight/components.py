@@ -74,7 +74,7 @@ def check_component(subject: Subject, *, is_attached: bool) -> Iterator[Finding]
             is_told_at_end |= state.is_read_at_end
             yield _of_state(state, "component-state", "each crawl process has its own, which counts for itself")
     if not is_told_at_end:
-        yield from at_end(subject, is_attached=is_attached, is_spider=False)
+        yield from at_end(subject, is_attached=is_attached)
 
 
 def _is_harmless(state: State) -> bool:

@@ -27,7 +27,7 @@ def check_spider(subject: Subject, *, read_outside: frozenset[str], is_attached:
             yield _of_start_state(state)
     yield from _callbacks(subject)
     yield from _files(subject, is_attached=is_attached)
-    yield from at_end(subject, is_attached=is_attached, is_spider=True)
+    yield from at_end(subject, is_attached=is_attached)
 
 
 def _of_state(state: State) -> Finding:
@@ -89,22 +89,19 @@ def _files(subject: Subject, *, is_attached: bool) -> Iterator[Finding]:
             )
 
 
-def at_end(subject: Subject, *, is_attached: bool, is_spider: bool) -> Iterator[Finding]:
+def at_end(subject: Subject, *, is_attached: bool) -> Iterator[Finding]:
     """What it does beyond its process at the end of the crawl: as often as there are processes."""
-    at_home = is_spider and is_attached
     for method in subject.methods:
         if method.name not in subject.ending - subject.running:
             continue
         files = [line for line in _not_suppressed(method, method.scan.files) if not (is_attached and line.is_added)]
         effects = _not_suppressed(method, method.scan.effects)
-        # One for each method is enough to know; what is done at home as well, first.
+        # One for each method is enough to know.
         for line in [*effects, *files][:1]:
             is_file = not effects
             why = "it runs at the end of each crawl process"
             if is_attached and is_file:
                 why += "; here, the later files get .process-N in their names"
-            elif at_home:
-                why += ", and once more here"
             yield Finding(
                 "at-each-end",
                 Where(method.module.path, line.line),
@@ -113,7 +110,6 @@ def at_end(subject: Subject, *, is_attached: bool, is_spider: bool) -> Iterator[
                 "do it in close_spider() of a pipeline, which runs once, here, or after vscrapy has ended"
                 if is_attached
                 else "do it in close_spider() of a pipeline when the crawl is not sent with --detach",
-                is_void_alone=is_file or not at_home,  # home keeps no file that a crawl process has written
             )
 
 

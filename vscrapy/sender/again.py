@@ -81,7 +81,7 @@ class Again:
             "pipelines": "worker",
             "counts_items_at_home": False,
             "feeds": None,
-            "takes_files": False,
+            "is_attached": False,
             "has_job_dir": False,
             "profile": "",
         }

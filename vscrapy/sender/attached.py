@@ -92,7 +92,6 @@ class AttachedCrawl:
             has_pipelines=order.pipelines == "home",
             on_open=self._submit,
             on_stop=self._stop_for_home,
-            on_closed=outputs.guard,
         )
         self._settings = settings
         self._home_settings = home_settings
@@ -113,11 +112,12 @@ class AttachedCrawl:
         process: Any = internals.crawler_process(self._home_settings)
         crawler = process.create_crawler(spider_class)
         internals.after_addons(crawler, self._adapt)
+        # It sees no page: whatever it does by itself, its like in the crawl processes do.
+        internals.around_spider(crawler, lambda: internals.deaf(crawler))
         process.crawl(crawler, **self._order.spider_args)
         self._take_signals()
         self._outputs.watch()
         process.start(install_signal_handlers=False)
-        self._outputs.put_back()
         if self._presence is not None:
             self._presence.stop()
             self._outputs.keep()

@@ -30,8 +30,6 @@ class Outputs:
         self._file = config.ensure_home() / "outputs.json"
         self._written: set[str] = set()
         self._came: set[str] = set()
-        #: What this process has written over, of what came: path -> content; None: it still may.
-        self._guarded: dict[str, bytes] | None = None
 
     def watch(self) -> None:
         """From now on, note what this process opens to write. It cannot be undone: once per process."""
@@ -45,8 +43,6 @@ class Outputs:
             else:
                 return
             path = os.path.abspath(name)
-            if self._guarded is not None and path in self._came and path not in self._guarded:
-                self._guarded[path] = Path(path).read_bytes() if os.path.exists(path) else b""
             if path.startswith(prefix) and path not in self._came and not any(part in path for part in _NOT_OUTPUT):
                 self._written.add(path)
 
@@ -59,19 +55,6 @@ class Outputs:
     def came(self, path: Path) -> None:
         """A crawl process has written this file, and it is about to be written here."""
         self._came.add(os.path.abspath(path))
-
-    def guard(self) -> None:
-        """
-        From now on, what came from crawl processes is theirs.
-
-        The spider at home is about to be closed. It has seen no page: a summary that it writes says less than theirs.
-        """
-        self._guarded = {}
-
-    def put_back(self) -> None:
-        """Put back what was written over since."""
-        for path, content in (self._guarded or {}).items():
-            Path(path).write_bytes(content)
 
     def earlier(self, *, but: Iterable[str], came_limit_bytes: int = CAME_LIMIT_BYTES) -> list[Path]:
         """

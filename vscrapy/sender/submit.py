@@ -170,7 +170,7 @@ def _job(order: Order, settings: BaseSettings, made: _Collected, *, has_job_dir:
         "feeds": _feeds(settings) if order.has_feeds else None,
         "max_processes": order.max_processes,
         "has_job_dir": has_job_dir,
-        "takes_files": order.is_attached,
+        "is_attached": order.is_attached,
         "host": socket.gethostname(),
         "http_cache": _http_cache(settings),
         "profile": order.profile,
