@@ -159,7 +159,6 @@ def test_start_that_lost_its_process_is_offered_to_the_others(store: Store) -> N
 
 def test_what_a_spider_says_as_it_is_made_and_closed_is_there_once(machine: Machine, spiders: Path) -> None:
     """There is a spider at home, too; nobody sees it."""
-    machine.start_worker(1)
     finished = machine.run(["vscrapy", "crawl", "talking"], spiders)
     assert finished.exit_code == 0, finished.output
     said = [line for line in finished.stdout.splitlines() if line != "[]"]
