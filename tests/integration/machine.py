@@ -283,6 +283,16 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
+#: ``vscrapy`` with workers whose turns are as short as a test wants.
+_TURNS: Final = """
+import functools, sys
+import vscrapy.worker.agent as agent
+from vscrapy.cli import main
+agent.AgentOptions = functools.partial(agent.AgentOptions, turn_s={turn_s})
+sys.exit(main())
+"""
+
+
 class Server:
     """A Valkey server of its own on TCP, with a password; to be stopped, killed, suspended and started again."""
 
@@ -455,6 +465,7 @@ class Machine:
         *,
         redis: str | None = None,
         env: Mapping[str, str] | None = None,
+        turn_s: float | None = None,
     ) -> Running:
         """
         Start a worker, and wait until it is ready.
@@ -463,10 +474,12 @@ class Machine:
 
         Args:
             redis: The store's URL; default: this machine's embedded server, started if need be.
+            turn_s: A task's turn while others wait; default: as it is.
         """
         url = redis or self.start_embedded().url
+        command = ["vscrapy"] if turn_s is None else ["python", "-c", _TURNS.format(turn_s=turn_s)]
         worker = self.start(
-            ["vscrapy", "worker", "--slots", str(slots), "--name", name],
+            [*command, "worker", "--slots", str(slots), "--name", name],
             env={"VSCRAPY_REDIS_URL": url, **(env or {})},
         )
         self._workers.append(worker)

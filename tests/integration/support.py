@@ -109,11 +109,22 @@ class Process:
         """Claim requests; their payloads, in order."""
         return [lease.payload.decode() for lease in self.commit(wanted=wanted).leases]
 
+    def begin_at_once(self) -> None:
+        """Let it have begun when it finished its first request, or output of start()."""
+        begin_at_once(self.store, self.taskid, self.name)
+
     def leave(self, how: str = "left") -> TaskState | None:
         """Leave the task, as its agent does it."""
         state = leave(self.store, self.taskid, self.name, how=how)
         Workers(self.store).release(self.taskid, self.name, self.worker)
         return state
+
+
+def begin_at_once(store: Store, taskid: int, process: str) -> None:
+    """Let a process have begun when it brought its task on for the first time."""
+    place = json.loads(store.client.hget(keys.processes(taskid), process))
+    place["claimed_ms"] = place.get("done_ms", place["claimed_ms"])
+    store.client.hset(keys.processes(taskid), process, json.dumps(place))
 
 
 def running(store: Store, taskid: int, **options: Any) -> Process:

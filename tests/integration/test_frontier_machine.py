@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.integration.support import View, faults, request, submit, view
+from tests.integration.support import View, begin_at_once, faults, request, submit, view
 from vscrapy import keys
 from vscrapy.errors import Fenced
 from vscrapy.states import StopMode, TaskState
@@ -264,6 +264,7 @@ class FrontierMachine(RuleBasedStateMachine):
             is_start_to_do = has_start or self.start in ("waiting", "lost")
             is_of_use = self.state is TaskState.PAUSED or member.has_done or (is_long and not is_start_to_do)
             may_go &= bool(least) or (self.max_processes != 1 and is_of_use)
+        begin_at_once(self.store, self.taskid, member.name)
         self.store.client.hset(keys.task(self.waiting_task), "promised_until_ms", 0)
         offer = Offer(self.taskid, member.name, least, is_start_spared=is_start_spared, is_long=is_long)
         assert Workers(self.store).make_room(self.waiting_task, 0, [offer]) == (offer if may_go else None)

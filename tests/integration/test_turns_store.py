@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -170,6 +171,7 @@ def test_process_stays_with_requests_that_cannot_travel(store: Store, least: int
     process.commit(Result("feed", requests=[claim]))
     assert room(store, submit(store), offer(process, least)) is None
     process.commit(Result("feed", requests=[claim.settled]))
+    process.begin_at_once()
     assert room(store, submit(store), offer(process, least)) is not None
 
 
@@ -182,7 +184,21 @@ def test_turn_ends_when_something_is_finished(store: Store) -> None:
     lease = second.commit(wanted=1).leases[0]
     assert room(store, waiting, offer(second, 0)) is None
     second.commit(Result("done", lease.id))
+    second.begin_at_once()
     assert room(store, waiting, offer(second, 0)) is not None
+
+
+def test_turn_lasts_twice_as_long_as_it_took_to_finish_something(store: Store) -> None:
+    """What was repeated to come there, as the outputs of start() are, is at most half of it."""
+    first = crawling(store, 1)[0]
+    waiting, tasks = submit(store), Tasks(store)
+    place = json.loads(store.client.hget(keys.processes(first.taskid), first.name))
+    place["claimed_ms"] = place["done_ms"] - 400
+    store.client.hset(keys.processes(first.taskid), first.name, json.dumps(place))
+    deadline = time.monotonic() + 5
+    while room(store, waiting, offer(first, 0)) is None:
+        assert time.monotonic() < deadline
+    assert tasks.now_ms() - place["done_ms"] >= 400
 
 
 @pytest.mark.parametrize("is_long", [True, False])
@@ -193,6 +209,7 @@ def test_turn_does_not_end_before_an_output_of_start(store: Store, is_long: bool
     waiting = submit(store)
     assert room(store, waiting, offer(process, 0, is_long=is_long)) is None
     process.commit(Result("start", "1", [request("a")]))
+    process.begin_at_once()
     assert room(store, waiting, offer(process, 0)) is not None
 
 

@@ -20,7 +20,9 @@ if need < 1 then
     return need
 end
 local number = redis.call('HINCRBY', KEYS[1], 'process_seq', 1)
-redis.call('HSET', KEYS[2], ARGV[1], cjson.encode({worker = ARGV[2], number = number, seq = 0}))
+local time = redis.call('TIME')
+redis.call('HSET', KEYS[2], ARGV[1], cjson.encode({worker = ARGV[2], number = number, seq = 0,
+    claimed_ms = time[1] * 1000 + math.floor(time[2] / 1000)}))
 redis.call('HINCRBY', KEYS[1], 'processes', 1)
 redis.call('HSET', KEYS[1], 'state', 'running', 'promised_until_ms', 0)
 return number

@@ -244,9 +244,9 @@ else
             redis.call('HSET', task_key, 'start', 'done', 'start_owner', '')
         end
     end
-    -- What yield.lua asks: has the process brought its task on?
-    local is_first = not record.done and (acknowledged > 0 or has_started)
-    record.done = record.done or is_first
+    -- What yield.lua asks: since when has the process brought its task on?
+    local is_first = not record.done_ms and (acknowledged > 0 or has_started)
+    record.done_ms = record.done_ms or (is_first and tonumber(now_ms) or nil)
     if #duplicates > 0 then
         record.duplicates = duplicates
     end

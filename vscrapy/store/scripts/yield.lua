@@ -1,8 +1,9 @@
 #!lua
 -- May a crawl process leave, so that another task gets its slot? If so, it counts as leaving from now on.
 --
--- Not when it would leave too few of its task behind; nor when its task would lose what only it has: requests that
--- stay on it, or all that it has done since it began.
+-- Not when it would leave too few of its task behind; nor when its task would lose what only it has, which is
+-- requests that stay on it. A turn lasts at least twice as long as it took to come to the first request that was
+-- finished, or the first output of start() that was new: what others repeat, who read start() on, is at most half.
 --
 -- KEYS[1]  task record (HASH)
 -- KEYS[2]  processes (HASH)
@@ -48,7 +49,11 @@ if least == 0 then
         return 0
     end
     local is_start_to_do = task[2] ~= 'done' and (task[3] == ARGV[1] or task[3] == '')
-    if task[1] == 'running' and not record.done and (is_start_to_do or ARGV[4] == '0') then
+    local done_ms = record.done_ms
+    if task[1] == 'running' and not done_ms and (is_start_to_do or ARGV[4] == '0') then
+        return 0
+    end
+    if task[1] == 'running' and done_ms and now_ms - done_ms < done_ms - (record.claimed_ms or done_ms) then
         return 0
     end
 end
