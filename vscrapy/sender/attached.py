@@ -175,11 +175,6 @@ class AttachedCrawl:
             self._exit_before_anything(1)
         self._taskid = submitted.taskid
         self._terminal.name_outside(submitted.outside)
-        goes_on = " goes on where it was left" if submitted.cursor is not None else ""
-        self._terminal.tell(
-            f"task {submitted.taskid}: {self._order.spider}{goes_on}, {submitted.n_files} files "
-            f"({submitted.sent_bytes / 1000:.0f} kB new)"
-        )
         self._home.use_key(submitted.key)
         self._files = FilesHome(
             Files(self._store),
@@ -201,6 +196,11 @@ class AttachedCrawl:
             self._endpoint, submitted.taskid, tell=self._terminal.tell, on_gone=self._follower.gone
         )
         self._presence.start()
+        goes_on = " goes on where it was left" if submitted.cursor is not None else ""
+        self._terminal.tell(
+            f"task {submitted.taskid}: {self._order.spider}{goes_on}, {submitted.n_files} files "
+            f"({submitted.sent_bytes / 1000:.0f} kB new)"
+        )
         threading.Thread(target=self._obey, name="vscrapy-signals", daemon=True).start()
         threading.Thread(target=self._follow, name="vscrapy-follow", daemon=True).start()
         call(opened.callback, None)

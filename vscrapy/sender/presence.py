@@ -24,6 +24,8 @@ from vscrapy.store.workers import Workers
 HEARTBEAT_S: Final = 2.0
 #: Time between two tries when Redis is away (seconds): well below the grace that agents give.
 RETRY_S: Final = 0.2
+#: Time to wait for the subscription to be there (seconds).
+SEEN_S: Final = 1.0
 #: A task without a crawl process for so long is told about (seconds).
 PATIENCE_S: Final = 2.0
 
@@ -44,6 +46,7 @@ class Presence:
         self._tell = tell
         self._on_gone = on_gone
         self._ended = threading.Event()
+        self._subscribed = threading.Event()
         self._store = Store(endpoint, name=f"vscrapy-sender-{taskid}")
         self._tasks = Tasks(self._store)
         self._workers = Workers(self._store)
@@ -56,9 +59,10 @@ class Presence:
         ]
 
     def start(self) -> None:
-        """Begin."""
+        """Begin; returns when the workers can see the sender, or after ``SEEN_S``."""
         for thread in self._threads:
             thread.start()
+        self._subscribed.wait(SEEN_S)
 
     def stop(self) -> None:
         """Give it up: the task has ended."""
@@ -68,6 +72,7 @@ class Presence:
         while not self._ended.is_set():
             try:
                 self._subscription.keep(wait_s=0.5)
+                self._subscribed.set()
             except (StoreUnavailable, StoreRefused):
                 # The follower tells the user that Redis is away; here it is only tried again.
                 self._ended.wait(RETRY_S)
