@@ -28,7 +28,8 @@ local time = redis.call('TIME')
 local now_ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
 redis.call('HSET', KEYS[1], unpack(ARGV, 5))
 redis.call('HSET', KEYS[1],
-    'state', 'queued', 'reason', '', 'exit_code', 0, 'stop_mode', '', 'created_ms', now_ms, 'ended_ms', 0,
+    'state', 'queued', 'reason', '', 'exit_code', 0, 'stop_mode', '', 'created_ms', now_ms, 'waits_since_ms', now_ms,
+    'ended_ms', 0,
     'sender_ms', now_ms, 'sender_timeout_ms', ARGV[4], 'idle_owner', '', 'crashes', 0)
 redis.call('HDEL', KEYS[1], 'opened_ms')
 redis.call('SET', KEYS[2], ARGV[3])
