@@ -409,12 +409,14 @@ _PIPELINES_AND_FILES: Final = [
         "Added",
         "Faulty",
         placed="worker",
+        preflight=frozenset({"pipeline-file"}),
     ),
     _piped(
         "pipelines-on-workers-files",
         '`VSCRAPY_PIPELINES = "worker"`: files that are written anew are told apart',
         "Lines",
         placed="worker",
+        preflight=frozenset({"pipeline-file"}),
         unequal=(
             Unequal(
                 "files",
@@ -456,6 +458,7 @@ _PIPELINES_AND_FILES: Final = [
     ),
     Case(
         name="files-of-a-spider",
+        preflight=frozenset({"one-file"}),
         group="output",
         shows="files that a spider writes, adds to and replaces, in directories of its own; a script too",
         source=_forty(

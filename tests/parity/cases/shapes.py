@@ -511,6 +511,7 @@ CASES: Final = [
     ),
     Case(
         name="shape-closed",
+        preflight=frozenset({"at-each-end", "state-on-self"}),
         group="shapes",
         preflight=frozenset({"at-each-end", "state-on-self"}),
         is_fast=True,
