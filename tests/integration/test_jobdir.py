@@ -136,11 +136,12 @@ def test_spider_has_its_state_again(cluster: Machine, slow_site: Site, project: 
 
 def test_same_command_goes_on_after_its_sender_was_killed(cluster: Machine, slow_site: Site, project: Path) -> None:
     """Not even ``kill -9`` of the sender loses a page."""
-    sender = cluster.start(command(slow_site), project)
+    # Slow enough that the crawl does not come to its end before the sender is missed.
+    sender = cluster.start(command(slow_site, "-s", "DOWNLOAD_DELAY=0.1"), project)
     taskid = taskid_of(sender)
     wait_for_pages(cluster, taskid, 40)
     sender.kill()
-    wait_for(lambda: state_of(cluster, taskid) is TaskState.SUSPENDED)
+    wait_for(lambda: state_of(cluster, taskid) is TaskState.SUSPENDED, what=lambda: str(cluster.tasks.record(taskid)))
     finished = cluster.run(command(slow_site), project)
     assert finished.exit_code == 0, finished.output
     assert f"task {taskid}: pages goes on where it was left" in finished.output
