@@ -85,7 +85,6 @@ CASES: Final = [
         name="cookie-jars",
         group="cookies",
         unequal=(_LENGTH,),
-        is_fast=True,
         shows="several `cookiejar`s, named by numbers, strings and tuples, side by side",
         source="""
             from scrapy import Request, Spider

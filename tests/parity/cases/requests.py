@@ -98,7 +98,6 @@ CASES: Final = [
     Case(
         name="redirects",
         group="requests",
-        is_fast=True,
         shows="redirects, chains of them, `dont_redirect`, meta refresh, and what `meta` tells of them",
         source="""
             from scrapy import Request, Spider
@@ -155,7 +154,6 @@ CASES: Final = [
         name="retries",
         group="requests",
         unequal=(_META_COPIED,),
-        is_fast=True,
         shows="pages that heal after some tries, pages that never do, and `get_retry_request()`",
         settings="RETRY_TIMES = 3\n",
         source="""

@@ -512,7 +512,6 @@ CASES: Final = [
     Case(
         name="shape-closed",
         group="shapes",
-        preflight=frozenset({"at-each-end", "state-on-self"}),
         is_fast=True,
         shows="`closed()` that writes what the spider has counted on `self`, and adds to a file that was there",
         unequal=(

@@ -88,7 +88,6 @@ CASES: Final = [
     Case(
         name="start-items",
         group="start",
-        is_fast=True,
         shows="`async def start()` that waits, and yields requests and items",
         source="""
             import asyncio
