@@ -37,9 +37,10 @@ test: lint
 parity: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 tests/parity --parity-table docs/compatibility.md
 
-# Scrapy's own tests, with vscrapy's scheduler and stats; SCRAPY=2.13.0 for another version than the installed one.
+# Scrapy's own tests, with vscrapy's scheduler and stats; SCRAPY=2.13.0 for another version than the installed one,
+# REACTOR=default or none for another reactor than asyncio's.
 scrapy-tests: $(VENV)/installed
-	$(BIN)/python tests/scrapy_suite/run.py $(if $(SCRAPY),--scrapy $(SCRAPY))
+	$(BIN)/python tests/scrapy_suite/run.py $(if $(SCRAPY),--scrapy $(SCRAPY)) $(if $(REACTOR),--reactor $(REACTOR))
 
 # The oldest versions that setup.cfg allows, on what depends on them most.
 test-lowest: $(LOWEST)/installed

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+import scrapy
+from packaging.specifiers import SpecifierSet
 from scrapy.crawler import Crawler
 from scrapy.settings.default_settings import SCHEDULER
 from scrapy.utils.misc import load_object
@@ -72,9 +74,7 @@ def _vscrapy_tasks(_vscrapy_server: Endpoint, monkeypatch: pytest.MonkeyPatch) -
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Expect to fail what is different on purpose, and leave out what no vscrapy has a part in."""
-    listed = tomllib.loads(LISTED.read_text(encoding="utf-8"))
-    different = {test: entry["reason"] for entry in listed["different"] for test in entry["tests"]}
-    elsewhere = {test for entry in listed["elsewhere"] for test in entry["tests"]}
+    different, elsewhere = _listed("different"), _listed("elsewhere")
     left_out = [item for item in items if _name(item) in elsewhere]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
@@ -82,6 +82,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if _name(item) in different:
             item.add_marker(pytest.mark.xfail(strict=True, reason=different[_name(item)]))
+
+
+def _listed(table: str) -> dict[str, str]:
+    """The tests of a table that are meant for this Scrapy, and why."""
+    entries = tomllib.loads(LISTED.read_text(encoding="utf-8"))[table]
+    return {
+        test: entry["reason"]
+        for entry in entries
+        if scrapy.__version__ in SpecifierSet(entry["scrapy"])
+        for test in entry["tests"]
+    }
 
 
 def _name(item: pytest.Item) -> str:
