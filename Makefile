@@ -7,7 +7,7 @@ LOWEST ?= .venv-lowest
 # Tests mostly wait for processes; those of one file stay together.
 PYTEST := -m pytest -n 3 --dist loadfile
 
-.PHONY: demo test parity scrapy-tests test-lowest lint clean
+.PHONY: demo test test-long parity scrapy-tests test-lowest lint clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vscrapy needs Python 3.11 or newer")'
@@ -30,8 +30,12 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python $(PYTEST) -m 'not parity'
+	$(BIN)/python $(PYTEST) -m 'not parity and not long'
 	$(MAKE) test-lowest
+
+# What waits for turns of half a minute, and the like.
+test-long: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 -m long tests
 
 # Every case with scrapy crawl and with vscrapy crawl; the table in the document is made anew.
 parity: $(VENV)/installed

@@ -237,6 +237,7 @@ def test_paused_task_gives_its_slot(machine: Machine, site: Site, shop: Path) ->
 # --- where each has one, they take turns ----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_short_task_does_not_wait_for_a_long_one_on_the_only_slot(machine: Machine, site: Site, shop: Path) -> None:
     """The long one had its turn; it goes on where it was when the short one has ended, or had its turn."""
     machine.start_worker(1, turn_s=TURN_S)
@@ -251,6 +252,7 @@ def test_short_task_does_not_wait_for_a_long_one_on_the_only_slot(machine: Machi
     assert len({item["pid"] for item in long.items()}) > 1
 
 
+@pytest.mark.long
 def test_start_is_read_on_at_each_turn(machine: Machine, site: Site, shop: Path) -> None:
     """Two tasks whose start() is the long part change places, and no output is missed or made twice."""
     machine.start_worker(1, turn_s=TURN_S)
@@ -264,6 +266,7 @@ def test_start_is_read_on_at_each_turn(machine: Machine, site: Site, shop: Path)
     assert max(turns) > 1
 
 
+@pytest.mark.long
 def test_nothing_is_lost_when_processes_are_killed_that_take_turns(machine: Machine, site: Site, shop: Path) -> None:
     """At any moment: as they begin, in the middle, as they leave."""
     machine.start_worker(1, turn_s=TURN_S / 2)
@@ -280,6 +283,7 @@ def test_nothing_is_lost_when_processes_are_killed_that_take_turns(machine: Mach
         crawl.finish()
 
 
+@pytest.mark.long
 def test_task_with_one_worker_keeps_its_process_to_its_end(machine: Machine, site: Site, shop: Path) -> None:
     """``--workers 1``: what its spider holds in memory is the whole crawl's."""
     machine.start_worker(1, turn_s=0.1)
@@ -309,6 +313,7 @@ def test_task_that_waits_for_a_slot_is_seen_as_such(machine: Machine, site: Site
     assert first.sender.wait().exit_code == 0
 
 
+@pytest.mark.long
 def test_twenty_tasks_on_two_slots_all_begin_before_most_have_ended(
     machine: Machine, slow_site: Site, shop: Path
 ) -> None:
