@@ -287,12 +287,12 @@ def test_nothing_is_lost_when_processes_are_killed_that_take_turns(machine: Mach
 def test_task_with_one_worker_keeps_its_process_to_its_end(machine: Machine, site: Site, shop: Path) -> None:
     """``--workers 1``: what its spider holds in memory is the whole crawl's."""
     machine.start_worker(1, turn_s=0.1)
-    only = Crawl(machine, shop, slowly(site, 50), "pages", *capacity(1), "--workers", "1", last=60)
+    only = Crawl(machine, shop, slowly(site, 50), "pages", *capacity(1), "--workers", "1", last=150)
     wait_for(lambda: only.record.pages > 5, what="it crawls")
     other = Crawl(machine, shop, site, "pages", *capacity(1), first=5001, last=5010)
     wait_for(lambda: other.record.is_waiting, what="another task waits")
     only.finish()
-    assert [item["seen"] for item in only.items()] == list(range(1, 61))
+    assert [item["seen"] for item in only.items()] == list(range(1, 151))
     other.finish()
 
 

@@ -281,3 +281,17 @@ def test_task_that_was_paused_waits_since_it_goes_on(store: Store) -> None:
     before_ms = tasks.now_ms()
     tasks.resume(taskid)
     assert tasks.record(taskid).waits_since_ms >= before_ms
+
+
+def test_task_that_was_suspended_waits_since_its_command_was_given_again(store: Store) -> None:
+    """Not since it ended, days ago."""
+    taskid, tasks = submit(store, job_dir="token"), Tasks(store)
+    process = running(store, taskid)
+    process.feed(request("a"))
+    tasks.stop(taskid, reason="shutdown", mode=StopMode.GRACEFUL)
+    process.leave()
+    ended_ms, deadline = tasks.record(taskid).ended_ms, time.monotonic() + 5
+    while tasks.now_ms() <= ended_ms:
+        assert time.monotonic() < deadline
+    tasks.reopen(taskid, b"job", token="token", max_processes=0, sender_timeout_ms=0, log_keep=10)
+    assert tasks.record(taskid).waits_since_ms == tasks.record(taskid).created_ms > ended_ms
