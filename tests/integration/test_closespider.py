@@ -146,7 +146,8 @@ def test_pagecount_no_item_counts_since_the_last_item_of_any_process(
     assert reason(finished) == "closespider_pagecount_no_item"
     numbers = [int(str(entry["path"]).rpartition("/")[2]) for entry in slow_site.log()]
     since_last = len(numbers) - 1 - max(place for place, number in enumerate(numbers) if number < 10)
-    assert 80 - IN_FLIGHT <= since_last <= 80 + 2 * IN_FLIGHT
+    # An item of another process counts from when it is heard of.
+    assert 80 - IN_FLIGHT <= since_last <= 80 + 6 * IN_FLIGHT
 
 
 @pytest.mark.parametrize("spider", ["pages", "barren"])

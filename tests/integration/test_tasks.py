@@ -9,6 +9,7 @@ import pytest
 from tests.integration.support import Process, request, running, submit
 from vscrapy import keys
 from vscrapy.errors import ProtocolMismatch, TaskGone
+from vscrapy.model import PROTOCOL
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import Result
@@ -62,7 +63,7 @@ def test_record_of_another_protocol_is_refused(store: Store, tasks: Tasks) -> No
     """The message names both protocols."""
     taskid = submit(store)
     store.client.hset(keys.task(taskid), "protocol", 999)
-    with pytest.raises(ProtocolMismatch, match="protocol 999, this one has 1"):
+    with pytest.raises(ProtocolMismatch, match=f"protocol 999, this one has {PROTOCOL}"):
         tasks.record(taskid)
 
 
