@@ -39,7 +39,6 @@ _FEEDS_AND_ITEMS: Final = [
     Case(
         name="feed-append",
         group="output",
-        is_fast=True,
         shows="`-o` adds to what is there",
         args=("-o", "items.jsonl", "-o", "more.csv"),
         source=_forty(),
@@ -198,7 +197,6 @@ _FEEDS_AND_ITEMS: Final = [
     Case(
         name="items-of-every-kind",
         group="output",
-        is_fast=True,
         shows="items as dict, `Item` with serializers, dataclass and attrs, and what is in them",
         args=("-O", "items.jsonl", "-O", "items.pickle"),
         source=_forty(

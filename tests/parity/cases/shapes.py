@@ -208,7 +208,6 @@ CASES: Final = [
     Case(
         name="shape-data-files",
         group="shapes",
-        is_fast=True,
         shows="data files read beside the module, through `pkgutil`, and in the working directory",
         directory="runs",
         files={
@@ -283,7 +282,6 @@ CASES: Final = [
     Case(
         name="shape-add-ons",
         group="shapes",
-        is_fast=True,
         shows="add-ons that name the spiders' module, and put in a pipeline, an extension, a middleware",
         settings='ADDONS = {"shop.addons.Loyalty": 100}\nSPIDER_MODULES = []\n',
         loggers=("shop",),
@@ -559,7 +557,6 @@ CASES: Final = [
     Case(
         name="shape-idle",
         group="shapes",
-        is_fast=True,
         shows="`spider_idle` that feeds new requests, with and without `DontCloseSpider`",
         source="""
             import scrapy
@@ -1009,7 +1006,6 @@ CASES: Final = [
     Case(
         name="shape-own-crawl",
         group="shapes",
-        is_fast=True,
         shows="a `crawl` in `COMMANDS_MODULE`: an option, a setting, an argument, words before and after",
         args=("-O", "items.jsonl", "--region", "north"),
         settings='COMMANDS_MODULE = "shop.commands"\n',
