@@ -171,6 +171,8 @@ def test_stop_ends_a_suspended_task_for_good(cluster: Machine, slow_site: Site, 
     wait_for_pages(cluster, taskid, 10)
     sender.signal(signal.SIGINT)
     sender.wait()
+    told = cluster.run(["vscrapy", "resume", str(taskid)], project).stdout
+    assert told == f"task {taskid} is suspended: the same command, with its JOBDIR, goes on with it\n"
     assert cluster.run(["vscrapy", "stop", str(taskid)], project).stdout == f"task {taskid}: finished\n"
     wait_for(lambda: not cluster.lasting_keys(), what=lambda: str(cluster.lasting_keys()))
     assert taskid_of(cluster.start(command(slow_site), project)) == taskid + 1

@@ -29,6 +29,9 @@ def run(argv: list[str]) -> int:
         if state is TaskState.FINISHED:
             print(f"task {record.taskid} had ended already ({tasks.record(record.taskid).reason})")
             continue
+        if state is TaskState.SUSPENDED:
+            print(f"task {record.taskid} is suspended: the same command, with its JOBDIR, goes on with it")
+            continue
         print(f"task {record.taskid}: {state.value}")
         if is_changed:
             _store.say_in_log(store, record.taskid, f"task {record.taskid} goes on")
