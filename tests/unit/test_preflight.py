@@ -441,6 +441,80 @@ def test_callback_that_may_be_a_method_is_not_named(look: Look, callback: str) -
     assert look(source.format(callback)) == []
 
 
+SHARED: Final = """
+    class S(Spider):
+        async def start(self):
+            basket = {{"left": 4}}
+            for number in range(4):
+                yield Request(f"http://x/{{number}}", {made})
+        def parse(self, response, basket=None):
+            {changed}
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "changed"),
+    [
+        ("meta={'basket': basket}", "response.meta['basket']['left'] -= 1"),
+        ("meta=dict(basket=basket)", "mine = response.meta.get('basket'); mine['seen'].append(response.url)"),
+        ("cb_kwargs={'basket': basket}", "basket[response.url] = 1"),
+        ("self.parse, cb_kwargs={'basket': basket}", "basket.pop('left')" + "; basket.update(a=1)"),
+        ("cb_kwargs={'basket': self.settings}", "del basket['left']"),
+    ],
+)
+def test_object_that_several_requests_carry_and_callbacks_change_is_named(
+    look: Look, made: str, changed: str
+) -> None:
+    """With one crawl process they share it, as with scrapy crawl."""
+    source = SHARED.format(made=made, changed=changed)
+    assert codes(look(source)) == ["shared-object"]
+    assert look(source, workers=1) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "changed"),
+    [
+        ("meta={'basket': basket}", "response.meta['basket']['left'] = 1"),
+        ("meta={'basket': basket}", "yield {'left': response.meta['basket']['left']}"),
+        ("meta={'basket': basket}", "response.meta['other']['left'] -= 1"),
+        ("meta={'basket': {'left': number}}", "response.meta['basket']['left'] -= 1"),
+        ("meta={'basket': dict(basket)}", "response.meta['basket']['left'] -= 1"),
+        ("cb_kwargs={'basket': number}", "basket += 1"),
+        ("callback=self.other, cb_kwargs={'basket': basket}", "basket.clear()"),
+        ("cb_kwargs={'basket': basket}); break; print(1", "basket.clear()"),
+    ],
+)
+def test_object_that_is_one_requests_own_or_not_changed_is_not_named(look: Look, made: str, changed: str) -> None:
+    """Nor is one of which a callback sets a key: what was there does not count."""
+    assert look(SHARED.format(made=made, changed=changed)) == []
+
+
+def test_object_made_anew_in_an_outer_loop_is_shared_by_the_inner_ones_requests(look: Look) -> None:
+    """An object of the very loop that makes the requests is not."""
+    source = """
+        class S(Spider):
+            def parse(self, response):
+                for part in response.css("p"):
+                    item = {"images": []}
+                    for link in part.css("a"):
+                        yield response.follow(link, self.parse_image, meta={"item": item})
+            def parse_image(self, response):
+                response.meta["item"]["images"].append(response.url)
+    """
+    assert codes(look(source)) == ["shared-object"]
+    inner = source.replace('item = {"images": []}', "pass").replace(
+        'for link in part.css("a"):', 'for link in part.css("a"):\n                        item = {"images": []}'
+    )
+    assert look(inner) == []
+    assert codes(
+        look(
+            source.replace('for link in part.css("a"):', "if part:").replace(
+                "response.follow(link", "response.follow_all(part"
+            )
+        )
+    ) == ["shared-object"]
+
+
 @pytest.mark.parametrize(
     "writes",
     [

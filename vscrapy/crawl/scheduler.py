@@ -27,6 +27,7 @@ from vscrapy.crawl.closespider import TaskCloseSpider
 from vscrapy.crawl.facts import SharedFacts
 from vscrapy.crawl.failures import Failures
 from vscrapy.crawl.origin import Local, Origin, StartOutputs
+from vscrapy.crawl.originals import Originals
 from vscrapy.crawl.politeness import Politeness
 from vscrapy.crawl.seen import Seen
 from vscrapy.crawl.session import Callbacks, Outbox, Session
@@ -78,6 +79,7 @@ class Scheduler(BaseScheduler):
         self._is_start_lifo = _is_lifo(start_queue) if start_queue else self._is_lifo
         self._buffer = Buffer(is_lifo=self._is_lifo)
         self._origins: dict[Request, Origin] = {}
+        self._originals = Originals() if self.place.is_alone else None
         self._start_outputs = StartOutputs(self._commit_start, self._start_exhausted)
         self._sent: list[tuple[Result, Sequence[Source]]] = []
         #: Origins that requests hang on which stay on this process; and the claims of these.
@@ -183,6 +185,8 @@ class Scheduler(BaseScheduler):
             payload = encode_request(request, self._spider, self.place.key)
         except ValueError as error:
             return self._keep_local(request, origin, place, error)
+        if self._originals is not None:
+            self._originals.keep(payload, request)
         slot = slot_key(self._crawler, request).replace("\n", " ") if self._is_by_slot else ""
         new = NewRequest(slot, self._queue(request), payload, place)
         if origin is None:
@@ -371,6 +375,9 @@ class Scheduler(BaseScheduler):
         return None, None
 
     def _decode(self, lease: Lease) -> Request | None:
+        original = self._originals.take(lease.payload) if self._originals is not None else None
+        if original is not None and original not in self._origins:  # a spider may yield one request twice
+            return original
         try:
             return decode_request(lease.payload, self._spider, self.place.key)
         except (NotVerified, ValueError) as error:
@@ -484,10 +491,12 @@ class Scheduler(BaseScheduler):
                 continue
             sent, sources = self._sent.pop(0)
             assert sent is result, "replies come in the order of the results"
-            for source in sources:
+            for new, source in zip(result.requests, sources, strict=True):
                 request = source.request if isinstance(source, Local) else source
                 if index in duplicates:
                     assert request is not None, "the end of a claim is never a duplicate"
+                    if self._originals is not None:
+                        self._originals.forget(new.payload, request)
                     self._seen.log(request)
                     self._crawler.signals.send_catch_log(
                         signals.request_dropped, request=request, spider=self._spider

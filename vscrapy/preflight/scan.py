@@ -21,7 +21,7 @@ Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 Place: TypeAlias = tuple[tuple[int, int], ...]
 
 #: Methods of lists, sets, dictionaries and deques that change them; those that give something of them, too.
-_CHANGES: Final = frozenset(
+CHANGES: Final = frozenset(
     [
         "append",
         "appendleft",
@@ -372,7 +372,7 @@ class _Scanner:
                 self._found.supers.add(function.attr)
             elif function.attr in _CLEANUP and isinstance(base, ast.expr) and self._direct(base) is not None:
                 self._cleanup(base, place)
-            elif root is not None and function.attr in _CHANGES | _CHANGES_AND_READS:
+            elif root is not None and function.attr in CHANGES | _CHANGES_AND_READS:
                 line = function.end_lineno or node.lineno
                 is_clear = function.attr in ("clear", "pop", "popleft", "popitem")
                 self._add(Access(root, Kind.CHANGE, line, place, needs_container=True, is_clear=is_clear))
@@ -465,9 +465,9 @@ class _Scanner:
         self._found.accesses.append(access)
 
     def _note_callbacks(self, node: ast.Call) -> None:
-        maker = tail(node.func)
-        if not (maker in _MAKERS or maker.endswith("Request")):
+        if not is_maker(node):
             return
+        maker = tail(node.func)
         given = [keyword.value for keyword in node.keywords if keyword.arg in ("callback", "errback")]
         if len(node.args) > 1 and maker not in ("from_response", "from_curl"):
             given.append(node.args[1])
@@ -649,6 +649,12 @@ class _Scanner:
             if isinstance(node, ast.Call) and self._root(node) == name:
                 return True
         return False
+
+
+def is_maker(node: ast.Call) -> bool:
+    """Does a call make a request, or several?"""
+    maker = tail(node.func)
+    return maker in _MAKERS or maker.endswith("Request")
 
 
 def function_name(node: ast.Call) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from vscrapy.preflight.finding import Finding, Where
 from vscrapy.preflight.scan import Line
+from vscrapy.preflight.sharing import check_sharing
 from vscrapy.preflight.state import State, find_start_state, find_state
 from vscrapy.preflight.subject import Method, Subject
 
@@ -25,6 +26,7 @@ def check_spider(subject: Subject, *, read_outside: frozenset[str], is_attached:
     for state in find_start_state(subject):
         if state.name.name not in kept:
             yield _of_start_state(state)
+    yield from check_sharing(subject)
     yield from _callbacks(subject)
     yield from _files(subject, is_attached=is_attached)
     yield from at_end(subject, is_attached=is_attached)
