@@ -9,7 +9,7 @@ from vscrapy import keys
 from vscrapy.errors import Fenced, TaskGone
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
-from vscrapy.store.frontier import MOST_CRASHES, Result, StatsDelta, leave
+from vscrapy.store.frontier import MOST_CRASHES, Closing, Result, StatsDelta, leave
 from vscrapy.store.streams import EndRecord, Streams
 from vscrapy.store.tasks import Tasks
 
@@ -343,6 +343,24 @@ def test_stopping_task_gives_no_lease(store: Store, taskid: int) -> None:
         StopMode.GRACEFUL,
         [],
     )
+
+
+def test_closing_process_hears_how_many_others_still_crawl(store: Store, taskid: int) -> None:
+    """Not of those that are gone, nor of those that have not begun."""
+    first = running(store, taskid)
+    first.feed(*(request(f"{n}") for n in range(100)))
+    second, third = running(store, taskid), running(store, taskid)
+    Process(store, taskid).claim()
+    Tasks(store).stop(taskid, reason="finished", mode=StopMode.GRACEFUL)
+    assert first.frontier.closing() == Closing(TaskState.STOPPING, StopMode.GRACEFUL, 2)
+    assert first.frontier.closing().n_others == 2
+    leave(store, taskid, second.name, how="crashed")
+    assert first.frontier.closing().n_others == 1
+    assert third.frontier.closing().n_others == 0
+    leave(store, taskid, first.name, how="left")
+    assert third.frontier.closing().n_others == 0
+    with pytest.raises(Fenced):
+        first.frontier.closing()
 
 
 def test_last_process_that_leaves_a_stopping_task_ends_it(store: Store, taskid: int) -> None:

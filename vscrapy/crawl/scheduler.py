@@ -164,7 +164,7 @@ class Scheduler(BaseScheduler):
         back = [Result("back", lease.id) for lease in self._buffer.clear()]
         self._put(back)
         self._closed = Deferred()
-        self._session.close()
+        self._session.close(is_with_others=not self._is_leaving)
         return self._closed
 
     def has_pending_requests(self) -> bool:
@@ -310,7 +310,9 @@ class Scheduler(BaseScheduler):
         else:
             self._ask()
 
-    def _on_session_closed(self) -> None:
+    def _on_session_closed(self, stats: dict[str, Any] | None) -> None:
+        if stats is not None:  # what runs at the end, on each process, sees those of the whole task
+            self._crawler.stats.show(stats)  # the class of vscrapy.crawl.stats
         assert self._closed is not None
         self._closed.callback(None)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from vscrapy.errors import Fenced, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.states import StopMode, TaskState
+from vscrapy.stats import merge
 from vscrapy.store.frontier import Committed, Frontier, Joined, Limits, Result, StatsDelta
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ HUNGRY_FIRST_S: Final = 0.005
 HUNGRY_MOST_S: Final = 0.2
 #: The longest wait before Redis is asked again after a failure (seconds).
 RETRY_MOST_S: Final = 0.5
+#: The longest wait, at a task's end, for its other processes to commit all they did (seconds); and between two looks.
+OTHERS_MOST_S: Final = 30.0
+OTHERS_LOOK_S: Final = 0.2
 #: Results in one commit at most.
 BATCH: Final = 200
 
@@ -83,7 +87,8 @@ class Callbacks:
     on_joined: Callable[[Joined], None]
     #: With the reply, what was committed with it, and the leases that were asked for.
     on_committed: Callable[[Committed, Outbox, int], None]
-    on_closed: Callable[[], None]
+    #: With the whole task's stats, where the task ends.
+    on_closed: Callable[[dict[str, Any] | None], None]
 
 
 class Session:
@@ -130,6 +135,7 @@ class Session:
         self._stop_reason: str | None = None
         self._stops_if_idle = False
         self._is_closing = False
+        self._is_with_others = False
         self._number = 0
         self._fact_version = 0
         self._is_store_lost = False
@@ -203,10 +209,16 @@ class Session:
                 self._stop_reason, self._stops_if_idle = reason, if_idle
             self._condition.notify()
 
-    def close(self) -> None:
-        """Commit what waits, give back what was not run, and end; ``on_closed`` is called then."""
+    def close(self, *, is_with_others: bool) -> None:
+        """
+        Commit what waits, give back what was not run, and end; ``on_closed`` is called then.
+
+        Args:
+            is_with_others: At the task's end, wait until all of its processes have come so far.
+        """
         with self._condition:
             self._is_closing = True
+            self._is_with_others = is_with_others
             self._wanted = 0
             self._condition.notify()
 
@@ -249,7 +261,29 @@ class Session:
             self._fact_version = reply.fact_version
             self._pace(reply, wanted)
             self._call(self._callbacks.on_committed, reply, outbox, wanted)
-        self._call(self._callbacks.on_closed)
+        self._call(self._callbacks.on_closed, self._all_stats())
+
+    def _all_stats(self) -> dict[str, Any] | None:
+        """Where the task ends: the stats of the whole of it, when the others have committed theirs."""
+        if not self._is_with_others:
+            return None
+        deadline_s = time.monotonic() + OTHERS_MOST_S
+        pause_s = HUNGRY_FIRST_S
+
+        def is_late() -> bool:
+            return time.monotonic() > deadline_s
+
+        while (reply := self._insist(self._frontier.closing, is_late)) is not None:
+            if reply.stop_mode is StopMode.FORCED:
+                self._end_process(0)
+            if reply.state is not TaskState.STOPPING:
+                return None
+            if not reply.n_others or is_late():
+                break
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, OTHERS_LOOK_S)
+        found = self._insist(partial(self._tasks.stats, self._taskid), is_late)
+        return None if found is None else merge(*found)
 
     def _next(self) -> tuple[Outbox, int, str | None, bool]:
         """Wait for something to do; the outbox to commit, leases wanted, a reason to stop, is it the last?"""

@@ -75,6 +75,11 @@ class Noted:
         self._set[key] = super().get_value(key)  # type: ignore[misc]
         self._is_set_dirty = True
 
+    def show(self, stats: dict[str, Any]) -> None:
+        """Hold these from now on: the whole task's. What was set here and travels only as text stays as it is."""
+        mine = {name: value for name, value in self._set.items() if stats.get(name) == repr(value)}
+        super().set_stats(stats | mine)  # type: ignore[misc]
+
     def take(self) -> tuple[StatsDelta, str]:
         """Take the changes since the last call: counted ones, and those set as JSON ('' when unchanged)."""
         delta = StatsDelta(self._added, self._raised, self._lowered)

@@ -138,6 +138,16 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class Closing:
+    """The reply to a crawl process that is about to close its spider."""
+
+    state: TaskState
+    stop_mode: StopMode | None
+    #: Crawl processes of the task that have more to commit.
+    n_others: int
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """The reply to a commit."""
 
@@ -308,6 +318,19 @@ class Frontier:
             counts={text(name): int(count) for name, count in zip(reply[13][::2], reply[13][1::2], strict=True)},
             is_replayed=status == "replayed",
         )
+
+    def closing(self) -> Closing:
+        """
+        Say that all is committed, and ask whether others still crawl. Safe to call again.
+
+        Raises:
+            TaskGone: The task has expired.
+            Fenced: The process was given up for dead.
+        """
+        task = self._taskid
+        reply = self._store.run("closing", [keys.task(task), keys.processes(task)], [self._process])
+        self._check(reply[0])
+        return Closing(TaskState(text(reply[1])), _mode(reply[2]), int(reply[3]))
 
     def _check(self, status: bytes) -> str:
         if status == b"gone":

@@ -508,6 +508,58 @@ CASES: Final = [
         """,
     ),
     Case(
+        name="shape-closed-stats",
+        preflight=frozenset({"at-each-end"}),
+        group="shapes",
+        shows="`closed()`, and an extension's handler of `spider_closed`, that read the stats",
+        unequal=(
+            Unequal(
+                "files",
+                r"\.process-",
+                "each crawl process writes one; all of them have the whole crawl's stats",
+                ("3 processes",),
+            ),
+            Unequal("log", r"\[shop.*\] 20 ended", "it is said once by each process", ("3 processes",)),
+        ),
+        settings='EXTENSIONS = {"shop.spiders.Report": 0}',
+        source="""
+            import json
+            import logging
+            import scrapy
+            from scrapy import signals
+
+            logger = logging.getLogger("shop.report")
+
+            class Report:
+                def __init__(self, stats):
+                    self.stats = stats
+
+                @classmethod
+                def from_crawler(cls, crawler):
+                    made = cls(crawler.stats)
+                    crawler.signals.connect(made.closed, signal=signals.spider_closed)
+                    return made
+
+                def closed(self, reason):
+                    logger.info("ended: %s, %d pages", reason, self.stats.get_value("response_received_count"))
+
+            class Case(scrapy.Spider):
+                name = "case"
+                start_urls = [f"http://demo.test/trouble/fine/{n}" for n in range(40)]
+
+                def parse(self, response):
+                    self.crawler.stats.inc_value("pages/seen")
+                    self.crawler.stats.max_value("pages/longest", len(response.body))
+                    yield {"url": response.url}
+
+                def closed(self, reason):
+                    stats = self.crawler.stats
+                    names = ("pages/seen", "pages/longest", "item_scraped_count", "scheduler/dequeued")
+                    with open("stats.json", "w") as file:
+                        json.dump({name: stats.get_value(name) for name in names}, file)
+        """,
+    ),
+    Case(
         name="shape-closed",
         preflight=frozenset({"at-each-end", "state-on-self"}),
         group="shapes",

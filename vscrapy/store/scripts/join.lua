@@ -20,8 +20,15 @@ local task = redis.call('HMGET', KEYS[1],
 if not task[1] then
     return {'gone'}
 end
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then
+local record = redis.call('HGET', KEYS[2], ARGV[1])
+if not record then
     return {'fenced'}
+end
+record = cjson.decode(record)
+if not record.crawls then
+    record.crawls = true -- until it closes: see closing.lua
+    redis.call('HSET', KEYS[2], ARGV[1], cjson.encode(record))
+    redis.call('HINCRBY', KEYS[1], 'crawling', 1)
 end
 redis.call('HSET', KEYS[1], 'capacity', ARGV[2], 'lifo', ARGV[3], 'start_lifo', ARGV[4],
     'polite_most', ARGV[5], 'polite_delay_ms', ARGV[6], 'polite_special', ARGV[7] and 1 or 0)

@@ -24,8 +24,13 @@ local state = redis.call('HGET', task_key, 'state')
 if not state then
     return {0, 'gone'}
 end
-if redis.call('HDEL', KEYS[2], process) == 0 then
+local record = redis.call('HGET', KEYS[2], process)
+if not record then
     return {0, state}
+end
+redis.call('HDEL', KEYS[2], process)
+if cjson.decode(record).crawls then
+    redis.call('HINCRBY', task_key, 'crawling', -1)
 end
 local time = redis.call('TIME')
 local now_ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))

@@ -24,7 +24,8 @@ redis.call('HSET', KEYS[1], unpack(ARGV, at))
 redis.call('HSET', KEYS[1],
     'state', 'queued', 'reason', '', 'exit_code', 0, 'stop_mode', '', 'created_ms', now_ms,
     'sender_ms', now_ms, 'sender_timeout_ms', ARGV[2],
-    'queued', n_requests, 'leased', 0, 'lease_seq', 0, 'processes', 0, 'process_seq', 0, 'capacity', 16,
+    'queued', n_requests, 'leased', 0, 'lease_seq', 0, 'processes', 0, 'process_seq', 0, 'crawling', 0,
+    'capacity', 16,
     'start', n_requests > 0 and 'done' or 'waiting', 'start_owner', '', 'start_done', 0, 'idle_owner', '', 'crashes', 0,
     'log_lines', 0, 'log_kept', 0, 'feeds_tries', 0)
 redis.call('SET', KEYS[2], ARGV[1])
