@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "stats": "stats",
     "errors": "errors",
     "retry": "retry",
+    "clean": "clean",
     "-l": "tasks",
     "--list": "tasks",
     "-c": "connect",
@@ -88,6 +89,7 @@ vscrapy: scrapy, with crawl and runspider on the workers
   vscrapy stats 7               its stats, and what each worker has done (--json)
   vscrapy errors 7              its requests that failed for good (--json, --lines)
   vscrapy retry 7               put these back (--only 3,5)
+  vscrapy clean                 remove tasks that have ended (clean 7: this one)
   vscrapy worker --redis URL    be a worker
   vscrapy config                which Redis is used, and why
   vscrapy shutdown              end the embedded server and its local worker

@@ -39,6 +39,7 @@ def submit(
     max_processes: int = 0,
     sender_timeout_ms: int = 0,
     log_keep: int = 1000,
+    items_limit: int = 0,
     has_feeds: bool = False,
     job_dir: str = "",
 ) -> int:
@@ -52,6 +53,7 @@ def submit(
         max_processes=max_processes,
         sender_timeout_ms=sender_timeout_ms,
         log_keep=log_keep,
+        items_limit=items_limit,
         has_feeds=has_feeds,
         job_dir=job_dir,
     )

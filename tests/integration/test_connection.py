@@ -245,6 +245,18 @@ def test_server_that_may_evict_is_warned_of(
     assert "allkeys-lru" in capsys.readouterr().err
 
 
+def test_server_that_keeps_nothing_is_warned_of(
+    own_store: Store, own_server: Endpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither an append-only file nor snapshots: after a restart, all is gone."""
+    own_store.client.config_set("appendonly", "no")
+    connection.require_server(own_store.client, own_server)
+    assert "keeps nothing on disk" in capsys.readouterr().err
+    own_store.client.config_set("save", "3600 1")
+    connection.require_server(own_store.client, own_server)
+    assert capsys.readouterr().err == ""
+
+
 def test_server_that_never_evicts_is_not_warned_of(
     own_store: Store, own_server: Endpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:

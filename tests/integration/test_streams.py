@@ -217,13 +217,15 @@ def test_trim_items_drops_up_to_the_cursor(store: Store, streams: Streams) -> No
     """What home has taken is gone, the rest stays; again is harmless."""
     taskid = item_feeder(store).taskid
     _, items = streams.read(taskid, Cursors(), with_items=True, block_ms=1)
-    streams.trim_items(taskid, items[1].cursor)
-    streams.trim_items(taskid, items[1].cursor)
+    streams.fetched_items(taskid, items[1].cursor, is_drop=True)
+    streams.fetched_items(taskid, items[1].cursor, is_drop=True)
+    record = Tasks(store).record(taskid)
+    assert record.items_bytes == len(b"batch3")
     _, left = streams.read(taskid, Cursors(), with_items=True, block_ms=1)
     assert [entry.signed for entry in left] == [b"batch3"]
 
 
 def test_trim_items_of_nothing_makes_no_key(store: Store, streams: Streams) -> None:
     """A task without items has no stream of them."""
-    streams.trim_items(7, "5-3")
+    streams.fetched_items(7, "5-3", is_drop=True)
     assert store.client.keys("*") == []

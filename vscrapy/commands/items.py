@@ -49,6 +49,7 @@ def run(argv: list[str]) -> int:
         help="add the items to the end of FILE, or FILE:FORMAT; - is stdout (default: JSON lines on stdout)",
     )
     target.add_argument("-O", "--overwrite-output", metavar="FILE", help="write FILE anew")
+    parser.add_argument("--take", action="store_true", help="remove them from Redis when they are written")
     config.add_redis_options(parser)
     opts = parser.parse_args(argv)
     [taskid] = _store.taskids([opts.taskid])
@@ -56,13 +57,14 @@ def run(argv: list[str]) -> int:
     record = Tasks(store).record(taskid)
     path, format_ = _target(opts.output or opts.overwrite_output)
     feed = _Feed(record.spider, path, format_, is_anew=bool(opts.overwrite_output))
-    items = _items(Streams(store), taskid, task_key(store.endpoint.secret, taskid))
+    fetch = _Fetch(Streams(store), taskid, task_key(store.endpoint.secret, taskid))
     try:
-        n_items = feed.write(items)
+        n_items = feed.write(fetch.items())
         sys.stdout.flush()
     except BrokenPipeError:  # as in "vscrapy items 7 | head": whoever reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    fetch.note(is_drop=opts.take)
     if path is not None:
         print(f"{n_items} items of task {taskid} in {path}")
     _tell_rest(record, n_items)
@@ -94,16 +96,31 @@ def _target(output: str | None) -> tuple[Path | None, str]:
     return (None if name == "-" else Path(name)), format_
 
 
-def _items(streams: Streams, taskid: int, key: bytes) -> Iterator[Any]:
-    """The items that are there now."""
-    cursors = Cursors(log="$")
-    while True:
-        _, entries = streams.read(taskid, cursors, with_items=True, block_ms=1)
-        if not entries:
-            return
-        for entry in entries:
-            yield from decode_items(entry.signed, key, _tell)
-        cursors = Cursors(log="$", items=entries[-1].cursor)
+class _Fetch:
+    """The items that a task has now."""
+
+    def __init__(self, streams: Streams, taskid: int, key: bytes) -> None:
+        self._streams = streams
+        self._taskid = taskid
+        self._key = key
+        self._cursor = ""
+
+    def items(self) -> Iterator[Any]:
+        """Read them, in their order."""
+        cursors = Cursors(log="$")
+        while True:
+            _, entries = self._streams.read(self._taskid, cursors, with_items=True, block_ms=1)
+            if not entries:
+                return
+            for entry in entries:
+                yield from decode_items(entry.signed, self._key, _tell)
+            self._cursor = entries[-1].cursor
+            cursors = Cursors(log="$", items=self._cursor)
+
+    def note(self, *, is_drop: bool) -> None:
+        """They have been written."""
+        if self._cursor:
+            self._streams.fetched_items(self._taskid, self._cursor, is_drop=is_drop)
 
 
 class _Feed:

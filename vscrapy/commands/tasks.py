@@ -71,6 +71,7 @@ def _task_data(record: TaskRecord) -> dict[str, Any]:
     data["in_flight"] = data.pop("leased")
     data["attached"] = data.pop("is_attached")
     data["waiting"] = record.is_waiting
+    data["held"] = record.is_held
     data["exit_code"] = record.exit_code if record.ended_ms else None
     return data
 
@@ -117,6 +118,8 @@ def _task_table(records: list[TaskRecord], now_ms: int, *, has_workers: bool) ->
         state = record.state.value + (f": {record.reason}" if record.reason not in ("", "finished") else "")
         if record.feeds == "failed":
             state += ", feeds not stored"
+        if record.is_held:
+            state += f", held: {record.items_bytes >> 20} MiB of items wait to be fetched"
         if record.valve is not Valve.AUTO and not record.ended_ms:
             state += f" (valve {record.valve.value})"
         if record.is_waiting:

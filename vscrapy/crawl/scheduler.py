@@ -95,6 +95,8 @@ class Scheduler(BaseScheduler):
         self._n_open_results = 0
         self._is_task_idle = False
         self._is_paused = False
+        #: Too many items wait to be fetched.
+        self._is_held = False
         self._is_asking = False
         self._starved_from_s: float | None = None
         self._is_leaving = False
@@ -288,6 +290,7 @@ class Scheduler(BaseScheduler):
             self._put([Result("back", lease.id) for lease in self._buffer.take_leases()])
         elif self._is_strict and self._is_engine_waiting and not self._n_awaited:
             self._buffer.choose()
+        self._hold(is_held=reply.is_held)
         was_idle, self._is_task_idle = self._is_task_idle, reply.is_idle
         self._turn_start()
         reason_to_close = self._close_spider.learn(reply.counts, outbox.counts)
@@ -298,9 +301,8 @@ class Scheduler(BaseScheduler):
         has_nothing = not (reply.leases or self._origins or self._buffer or self._n_open_results)
         if wanted:
             # Others work, and this process gets nothing: not the pause of a site whose last process has died.
-            self._watch_hunger(
-                is_starved=has_nothing and reply.queued > 0 and reply.leased > 0 and not self._is_paused
-            )
+            is_kept_still = self._is_paused or self._is_held
+            self._watch_hunger(is_starved=has_nothing and reply.queued > 0 and reply.leased > 0 and not is_kept_still)
         if reply.is_start_lost and has_nothing and reply.queued == 0 and not self._is_paused:
             self.leave()  # the process that takes this one's place runs start() on
         is_choice_there = self._is_strict and bool(self._buffer)
@@ -536,6 +538,20 @@ class Scheduler(BaseScheduler):
         elif time.monotonic() - self._starved_from_s > STARVED_S:
             self.leave("the others do all that the sites may see of this task")
 
+    def _hold(self, *, is_held: bool) -> None:
+        """Tell, on one process, that the crawl is held, and that it goes on."""
+        was_held, self._is_held = self._is_held, is_held
+        if was_held == is_held or self.place.number > 1 or self._hooks.is_closing:
+            return
+        if is_held:
+            logger.warning(
+                "vscrapy: the crawl is held: as many items wait to be fetched as may (VSCRAPY_ITEMS_LIMIT); "
+                "'vscrapy items %d -o FILE --take' takes them, and lets it go on",
+                self.place.taskid,
+            )
+        else:
+            logger.info("vscrapy: the crawl goes on: items have been fetched")
+
     def _stop(self, reason: str) -> None:
         if not self._hooks.is_closing:
             self._is_stopped_by_task = True
@@ -582,7 +598,7 @@ class Scheduler(BaseScheduler):
             gate.callback(None)
 
     def _is_start_wanted(self) -> bool:
-        if self._is_paused:
+        if self._is_paused or self._is_held:
             return False
         if self._is_strict and self._is_engine_waiting and (self._n_open_results or self._buffer):
             return False  # as in Scrapy, the engine takes what there is before it reads on

@@ -96,6 +96,7 @@ class Again:
                 max_processes=record.max_processes,
                 sender_timeout_ms=0,
                 log_keep=record.log_keep,
+                items_limit=record.items_limit,
                 requests=[
                     replace(request, payload=sign_anew(request.payload, self._key, key))
                     for request in requests.values()

@@ -122,6 +122,7 @@ class AttachedCrawl:
             self._presence.stop()
             self._outputs.keep()
             self._keep_stats(crawler)
+            self._drop_items()
             if self._settings.get("JOBDIR"):
                 self._settle_job_dir(JobDir(Path(self._settings["JOBDIR"])))
         if self._taskid and not self._has_ended.is_set():
@@ -130,11 +131,9 @@ class AttachedCrawl:
         return 1 if process.bootstrap_failed else self._exit_code
 
     def _settle_job_dir(self, job_dir: JobDir) -> None:
-        """After the end: a task that is kept must not give the same items again; one that is not, is forgotten."""
+        """After the end: say that the task is kept, or forget it."""
         try:
             record = self._tasks.record(self._taskid)
-            if self._home.done():
-                Streams(self._store).trim_items(self._taskid, self._home.done())
         except (StoreUnavailable, StoreRefused, TaskGone) as error:
             self._terminal.tell(f"{error}; what becomes of JOBDIR {job_dir.path} is seen when it is used again")
             return
@@ -271,6 +270,15 @@ class AttachedCrawl:
             self._tasks.keep_stats(self._taskid, encode_values(crawler.stats.get_stats()))
         except (StoreUnavailable, StoreRefused) as error:
             self._terminal.tell(f"{error}; 'vscrapy stats {self._taskid}' will lack what feeds and pipelines counted")
+
+    def _drop_items(self) -> None:
+        """What is in the feeds is not needed on Redis; a task that is kept must not give the same items again."""
+        done = self._home.done()
+        try:
+            if done:
+                Streams(self._store).fetched_items(self._taskid, done, is_drop=True)
+        except (StoreUnavailable, StoreRefused) as error:
+            self._terminal.tell(f"{error}; items that are in the feeds stay on Redis until they expire")
 
     def _obey(self) -> None:
         """Carry out what the user's signals ask for; when Redis is away, as soon as it is back."""

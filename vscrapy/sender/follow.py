@@ -155,7 +155,7 @@ class Follower:
         if done and done != self._trimmed:
             self._home.flush()
             try:
-                self._streams.trim_items(self._taskid, done)
+                self._streams.fetched_items(self._taskid, done, is_drop=True)
             except (StoreUnavailable, StoreRefused):
                 return  # the next read tells that Redis is away; trimming only frees memory
             self._trimmed = done

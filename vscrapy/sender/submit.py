@@ -24,7 +24,7 @@ from vscrapy.model import PROTOCOL
 from vscrapy.sender.jobdir import JobDir, Ticket
 from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
-from vscrapy.store.streams import LOG_KEEP
+from vscrapy.store.streams import ITEMS_LIMIT_BYTES, LOG_KEEP
 from vscrapy.store.tasks import Tasks
 from vscrapy.wire import encode_job, task_key
 
@@ -111,6 +111,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         "max_processes": order.max_processes,
         "sender_timeout_ms": int(timeout_s * 1000),
         "log_keep": settings.getint("VSCRAPY_LOG_KEEP", LOG_KEEP),
+        "items_limit": settings.getint("VSCRAPY_ITEMS_LIMIT", ITEMS_LIMIT_BYTES),
     }
     tasks = Tasks(store)
     job = _job(order, settings, made, has_job_dir=job_dir is not None)

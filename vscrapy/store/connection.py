@@ -148,6 +148,14 @@ def require_server(client: redis.Redis, endpoint: Endpoint) -> None:
     check_server(client, endpoint)
     with translate(endpoint):
         memory: dict[str, Any] = client.info("memory")
+        persistence: dict[str, Any] = client.info("persistence")
+        is_kept = bool(persistence.get("aof_enabled")) or _saves(client)
+    if not is_kept:
+        print(
+            f"vscrapy: warning: Redis at {redact(endpoint.url)} keeps nothing on disk (appendonly no, no save); "
+            "when it restarts, its tasks are lost; set appendonly yes",
+            file=sys.stderr,
+        )
     policy = str(memory.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction" and int(memory.get("maxmemory", 0)) > 0:
         print(
@@ -155,3 +163,12 @@ def require_server(client: redis.Redis, endpoint: Endpoint) -> None:
             "requests and items can get lost; set maxmemory-policy noeviction",
             file=sys.stderr,
         )
+
+
+def _saves(client: redis.Redis) -> bool:
+    """Does the server write snapshots? Yes, where it does not let us see."""
+    try:
+        found: Any = client.config_get("save")
+    except ResponseError:  # no rights, or a hosted server without CONFIG
+        return True
+    return bool(found.get("save", "yes"))

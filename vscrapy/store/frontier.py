@@ -172,6 +172,8 @@ class Committed:
     counts: Mapping[str, int] = field(default_factory=dict)
     #: The process that ran ``start()`` is gone, and no other has taken it up.
     is_start_lost: bool = False
+    #: Too many items wait to be fetched: there are no leases until they are.
+    is_held: bool = False
     #: The commit had been done before, and its reply was lost; ``duplicates`` are those of then.
     is_replayed: bool = False
 
@@ -316,6 +318,7 @@ class Frontier:
             shares={text(slot): int(share) for slot, share in zip(reply[11][::2], reply[11][1::2], strict=True)},
             is_start_lost=bool(reply[12]),
             counts={text(name): int(count) for name, count in zip(reply[13][::2], reply[13][1::2], strict=True)},
+            is_held=bool(reply[14]),
             is_replayed=status == "replayed",
         )
 

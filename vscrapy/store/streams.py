@@ -18,6 +18,10 @@ from vscrapy.wire import LogLine
 
 #: Log lines kept of a task when it does not say otherwise (``VSCRAPY_LOG_KEEP``).
 LOG_KEEP: Final = 100_000
+#: Bytes of its log that are kept at most.
+LOG_KEEP_BYTES: Final = 64 * 1024 * 1024
+#: Bytes of a task's items that may wait to be fetched; then the crawl is held (``VSCRAPY_ITEMS_LIMIT``; 0: no limit).
+ITEMS_LIMIT_BYTES: Final = 512 * 1024 * 1024
 #: The cursor before everything.
 BEGINNING: Final = "0-0"
 
@@ -69,7 +73,11 @@ class Streams:
         """Append lines; False when the task is gone or has ended: nothing is written."""
         data = json.dumps([line.to_data() for line in lines], ensure_ascii=False, separators=(",", ":"))
         encoded = data.encode("utf-8", "surrogatepass")
-        return bool(self._store.run("log", [keys.task(taskid), keys.log(taskid)], [encoded, len(lines), LOG_KEEP]))
+        return bool(
+            self._store.run(
+                "log", [keys.task(taskid), keys.log(taskid)], [encoded, len(lines), LOG_KEEP, LOG_KEEP_BYTES]
+            )
+        )
 
     def read(
         self, taskid: int, cursors: Cursors, *, with_items: bool, block_ms: int, most: int = 500
@@ -113,11 +121,14 @@ class Streams:
             before = "(" + found[-1].cursor
         return found[::-1]
 
-    def trim_items(self, taskid: int, upto: str) -> None:
-        """Drop the items up to the cursor *upto*, included: home has taken them."""
-        milliseconds, number = upto.split("-")
-        with translate(self._store.endpoint):
-            self._store.client.xtrim(keys.items(taskid), minid=f"{milliseconds}-{int(number) + 1}", approximate=False)
+    def fetched_items(self, taskid: int, upto: str, *, is_drop: bool) -> None:
+        """
+        Note that the items up to the cursor *upto*, included, have been fetched. Safe to repeat.
+
+        Args:
+            is_drop: They are not needed here any more.
+        """
+        self._store.run("fetched", [keys.task(taskid), keys.items(taskid)], [upto, int(is_drop)])
 
 
 def _flat(entries: Any) -> list[Any]:

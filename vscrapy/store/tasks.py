@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from typing import Any, Final
 
 from vscrapy import keys
 from vscrapy.errors import ProtocolMismatch, StoreRefused, StoreUnavailable, TaskGone
@@ -52,6 +53,9 @@ class TaskRecord:
     feeds: str = ""
     #: Log lines that are kept.
     log_keep: int = 0
+    #: Bytes of items that wait to be fetched, and that may (0: any number).
+    items_bytes: int = 0
+    items_limit: int = 0
     #: Which lines of its log are relayed.
     valve: Valve = Valve.AUTO
     #: Since when the task has had no crawl process, while it has none (ms).
@@ -66,9 +70,14 @@ class TaskRecord:
         return is_due or self.wants_home
 
     @property
+    def is_held(self) -> bool:
+        """Do so many items wait to be fetched that nothing is crawled?"""
+        return self.state is TaskState.RUNNING and 0 < self.items_limit <= self.items_bytes
+
+    @property
     def is_growing(self) -> bool:
         """Would the task take one more crawl process? ``_need.lua`` decides it, atomically, and knows more."""
-        if self.state not in (TaskState.QUEUED, TaskState.RUNNING):
+        if self.state not in (TaskState.QUEUED, TaskState.RUNNING) or (self.is_held and self.processes):
             return False
         if self.max_processes and self.processes >= self.max_processes:
             return False
@@ -90,6 +99,22 @@ class Reopened:
     cursor: str
 
 
+class Cleaned(StrEnum):
+    """What has become of a task that was to be cleaned away."""
+
+    REMOVED = "removed"
+    #: There is no such task.
+    GONE = "gone"
+    #: It has not ended.
+    LIVE = "live"
+    #: It has items that nobody has fetched.
+    ITEMS = "items"
+    #: Its sender may still be at work on what it got.
+    HOME = "home"
+
+
+#: Time that a sender has after the end to say that it is through with items and files (ms).
+THROUGH_MS: Final = 600_000
 _STATS = ("response_received_count", "item_scraped_count", "log_count/ERROR")
 
 
@@ -121,6 +146,8 @@ def _record(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> 
         is_start_lost=record.get("start") == "lost",
         feeds=record.get("feeds", ""),
         log_keep=number("log_keep"),
+        items_bytes=number("items_bytes") - number("items_dropped_bytes"),
+        items_limit=number("items_limit"),
         valve=Valve(record.get("valve") or Valve.AUTO),
         waits_since_ms=number("waits_since_ms") or number("created_ms"),
         promised_until_ms=number("promised_until_ms"),
@@ -155,6 +182,7 @@ class Tasks:
         max_processes: int,
         sender_timeout_ms: int,
         log_keep: int,
+        items_limit: int = 0,
         has_feeds: bool = False,
         job_dir: str = "",
         requests: Sequence[NewRequest] = (),
@@ -166,6 +194,7 @@ class Tasks:
             job: The signed job.
             sender_timeout_ms: Silence after which the sender counts as lost; 0 for a detached task.
             log_keep: Log lines kept.
+            items_limit: Bytes of items that may wait to be fetched; 0: any number.
             has_feeds: Home is to write feeds when all is crawled.
             job_dir: What its job directory knows it by; with one, the task is kept when it ends early.
             requests: What waits from the beginning; the task then has no ``start()`` to run.
@@ -180,7 +209,7 @@ class Tasks:
                 len(requests),
                 *(part for new in requests for part in (new.slot, new.queue, new.payload)),
                 *("spider", spider, "max_processes", max_processes),
-                *("protocol", PROTOCOL, "log_keep", log_keep),
+                *("protocol", PROTOCOL, "log_keep", log_keep, "items_limit", items_limit),
                 *("feeds", "wanted" if has_feeds else "", "job_dir", job_dir),
             ],
         )
@@ -338,6 +367,7 @@ class Tasks:
         max_processes: int,
         sender_timeout_ms: int,
         log_keep: int,
+        items_limit: int = 0,
     ) -> Reopened:
         """
         Let a suspended task go on, with a new job, and wake the agents.
@@ -357,6 +387,7 @@ class Tasks:
             [
                 *(keys.prefix(taskid), token, job, sender_timeout_ms),
                 *("max_processes", max_processes, "protocol", PROTOCOL, "log_keep", log_keep),
+                *("items_limit", items_limit),
             ],
         )
         with translate(self._store.endpoint):
@@ -393,6 +424,22 @@ class Tasks:
         pipeline.zremrangebyscore(keys.FINISHED, "-inf", record.ended_ms - keys.FINISHED_TTL_S * 1000)
         with translate(self._store.endpoint):
             pipeline.execute()
+
+    def clean(self, taskid: int, *, is_forced: bool) -> Cleaned:
+        """
+        Remove what is kept of a task that has ended. Safe to repeat.
+
+        Args:
+            is_forced: Also when items are there that nobody has fetched.
+        """
+        names = [keys.task(taskid), keys.items(taskid), keys.final_stats(taskid), keys.job(taskid), keys.log(taskid)]
+        names += [keys.stats(taskid), keys.stat_values(taskid), keys.counts(taskid), keys.failures(taskid)]
+        reply = self._store.run("clean", [*names, keys.files(taskid)], [int(is_forced), THROUGH_MS])
+        found = Cleaned(text(reply))
+        if found in (Cleaned.REMOVED, Cleaned.GONE):
+            with translate(self._store.endpoint):
+                self._store.client.zrem(keys.FINISHED, str(taskid))
+        return found
 
     def forget(self, taskid: int, *, older_than_ms: int) -> None:
         """Take an id that has no record off the registry, if it is too old to be still on its way."""

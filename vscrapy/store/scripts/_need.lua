@@ -1,5 +1,12 @@
--- Shared: would a task take one more crawl process, or home? Each returns 1: yes; 0: no; -1: it speaks another
+-- Shared: is a task held; would a task take one more crawl process, or home? Each returns 1: yes; 0: no; -1: it speaks another
 -- protocol.
+
+-- Do more bytes of items wait to be fetched than the task may keep? Then it gives no leases.
+local function are_items_many(task_key)
+    local sums = redis.call('HMGET', task_key, 'items_bytes', 'items_dropped_bytes', 'items_limit')
+    local limit = tonumber(sums[3]) or 0
+    return limit > 0 and (tonumber(sums[1]) or 0) - (tonumber(sums[2]) or 0) >= limit
+end
 
 -- A task needs its first process at once, and further ones while more requests wait than the present ones can take,
 -- none of them goes without (the set of those is given), and none has left lately because it did; also when start()
@@ -20,7 +27,8 @@ local function needs_process(task_key, starved_key, protocol)
     if processes == 0 or task[8] == 'lost' then
         return 1
     end
-    if tonumber(task[3]) <= processes * tonumber(task[4]) or redis.call('EXISTS', starved_key) == 1 then
+    if tonumber(task[3]) <= processes * tonumber(task[4]) or redis.call('EXISTS', starved_key) == 1
+        or are_items_many(task_key) then
         return 0
     end
     local time = redis.call('TIME')

@@ -39,7 +39,7 @@
 --            payload; an empty payload is a request that stays on its process: slot is then the name of its
 --            claim, queue 'claim' (it begins) or 'settled' (it is done)
 -- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases, version, facts,
---          shares, is start() lost?, counts}
+--          shares, is start() lost?, counts, is held: too many items wait to be fetched}
 --   status: 'ok'; 'replayed'; 'fenced'; 'gone'
 --   duplicates: indexes (from 0, over all requests of the call) that were filtered
 --   leases: id, slot LF queue LF payload, id, ...
@@ -49,6 +49,7 @@
 --   counts: what the whole task has counted, where that was asked for: name, number, name, ...
 -- include: queues
 -- include: polite
+-- include: need
 
 -- Count one stat. A script is not rolled back, so no stat may end it: what cannot be counted is left as it was.
 local function count_stat(key, name, operation, number)
@@ -196,7 +197,8 @@ else
             ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
         at = at + 5
         if batch ~= '' then
-            redis.call('XADD', KEYS[4], '*', 'n', n_items, 'items', batch)
+            local sum = redis.call('HINCRBY', task_key, 'items_bytes', #batch)
+            redis.call('XADD', KEYS[4], '*', 'n', n_items, 'items', batch, 'sum', sum)
             items = items + n_items
         end
         for _ = 1, n_requests do
@@ -264,7 +266,7 @@ else
     end
 
     local wanted = tonumber(ARGV[4])
-    if state ~= 'running' then
+    if state ~= 'running' or are_items_many(task_key) then
         wanted = 0
     end
     local flags = redis.call('HMGET', task_key, 'lifo', 'start_lifo', 'lease_seq')
@@ -405,4 +407,4 @@ if version > tonumber(ARGV[6]) then
 end
 return {status, state, task[5], task[6], tonumber(task[1]), tonumber(task[2]), is_idle, duplicates, leases,
     version, facts, shares, redis.call('HGET', task_key, 'start') == 'lost' and 1 or 0,
-    is_counting and redis.call('HGETALL', prefix .. 'closing') or {}}
+    is_counting and redis.call('HGETALL', prefix .. 'closing') or {}, are_items_many(task_key) and 1 or 0}

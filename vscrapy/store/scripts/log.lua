@@ -6,6 +6,7 @@
 -- ARGV[1]  lines, a JSON array
 -- ARGV[2]  their number
 -- ARGV[3]  lines kept at most; at least the newest entry is kept
+-- ARGV[4]  bytes kept at most; the same
 -- Returns 1; 0 when there is no such task (nothing is written).
 local task = redis.call('HMGET', KEYS[1], 'state', 'log_keep')
 if not task[1] or task[1] == 'finished' then
@@ -17,8 +18,9 @@ end
 local first = redis.call('HINCRBY', KEYS[1], 'log_lines', ARGV[2]) - ARGV[2]
 redis.call('XADD', KEYS[2], '*', 'first', first, 'n', ARGV[2], 'lines', ARGV[1])
 local kept = redis.call('HINCRBY', KEYS[1], 'log_kept', ARGV[2])
-local most = tonumber(task[2]) or tonumber(ARGV[3])
-while kept > most do
+local bytes = redis.call('HINCRBY', KEYS[1], 'log_bytes', #ARGV[1])
+local most, most_bytes = tonumber(task[2]) or tonumber(ARGV[3]), tonumber(ARGV[4])
+while kept > most or bytes > most_bytes do
     local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 2)
     if #oldest < 2 then
         break
@@ -26,5 +28,6 @@ while kept > most do
     local n = tonumber(oldest[1][2][4])
     redis.call('XDEL', KEYS[2], oldest[1][1])
     kept = redis.call('HINCRBY', KEYS[1], 'log_kept', -n)
+    bytes = redis.call('HINCRBY', KEYS[1], 'log_bytes', -#oldest[1][2][6])
 end
 return 1
