@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from tests.unit.test_imports import LAYERS
 from vscrapy import errors
 
 ROOT: Final = Path(__file__).parents[2]
@@ -22,6 +24,8 @@ ARCHITECTURE: Final = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 FOLDERS: Final = ("vscrapy", "tests", "docs", "example_project")
 #: ``file.py:name``, with or without a folder, as the documents refer to code.
 REFERENCE: Final = re.compile(r"`([\w/]+\.(?:py|lua))(?::([\w.]+))?`")
+#: Lines of prose that have so many characters at their beginning in common say the same (characters).
+ALIKE: Final = 40
 VARIABLE: Final = re.compile(r"\bVSCRAPY_[A-Z_]*[A-Z]\b")
 
 
@@ -51,9 +55,19 @@ def rows(text: str) -> Iterator[list[str]]:
             yield [cell.strip() for cell in line.strip("|").split(" | ")]
 
 
+def tables(text: str) -> list[str]:
+    """Each table of a text by itself."""
+    return re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+
+
+def without_blocks(text: str) -> str:
+    """A Markdown text without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
 def without_code(text: str) -> str:
     """A Markdown text without its code, where brackets are no links."""
-    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    return re.sub(r"`[^`\n]*`", "", without_blocks(text))
 
 
 def anchors(path: Path) -> set[str]:
@@ -85,6 +99,32 @@ def test_map_names_each_module_and_script_once() -> None:
     named = [cells[0].strip("`") for cells in rows(section(ARCHITECTURE, "The map")) if cells[0].startswith("`")]
     there = [path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*") if path.suffix in (".py", ".lua")]
     assert sorted(named) == sorted(there)
+
+
+def test_import_rule_is_told_once_and_is_that_of_the_table() -> None:
+    """The paragraph in ARCHITECTURE.md names the layers as tests/unit/test_imports.py has them, top to bottom."""
+    told = re.findall(r"Imports point down only: (.+?)\. ", ARCHITECTURE, flags=re.DOTALL)
+    assert len(told) == 1
+    layers = [set(re.findall(r"`(\w+)`", layer)) for layer in re.split(r",\s+then\s+", told[0])]
+    assert layers == [layer for layer in LAYERS if layer not in ({"__main__"}, {""})]
+
+
+@pytest.mark.parametrize("path", markdown(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_tables_have_each_row_once(path: Path) -> None:
+    """No table explains one word, setting, code or file twice; a merge of two versions of a row leaves both."""
+    wrong = []
+    for table in tables(path.read_text(encoding="utf-8")):
+        first = [cells[0] or cells[1] for cells in rows(table)]
+        wrong += [word for word, count in Counter(first).items() if count > 1]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", markdown(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_prose_says_nothing_twice(path: Path) -> None:
+    """No two lines of text begin alike: so do the pieces of a paragraph of which a merge has left two versions."""
+    lines = without_blocks(path.read_text(encoding="utf-8")).splitlines()
+    beginnings = Counter(line[:ALIKE] for line in lines if len(line) > ALIKE and not line.startswith("|"))
+    assert [beginning for beginning, count in beginnings.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("path", markdown(), ids=lambda path: str(path.relative_to(ROOT)))
