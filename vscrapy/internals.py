@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
+import logging
 import sys
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -495,6 +498,42 @@ def after_addons(crawler: Crawler, change: Callable[[BaseSettings], None]) -> No
         change(settings)
 
     addons.load_settings = load_and_change
+
+
+def crawl_settings(settings: Settings, spider_class: type[Spider]) -> Settings:
+    """
+    The settings of a crawl, as its spider and add-ons will have made them when it begins.
+
+    The crawl makes its add-ons anew. So what these here say is not shown; and if one raises, or needs what is not
+    there before a crawl, all of them are left out: the crawl tells of it.
+    """
+    updated = settings.copy()
+    spider_class.update_settings(updated)
+    if not updated["ADDONS"]:
+        return updated
+    with _hushed():
+        try:
+            crawler = scrapy.crawler.Crawler(spider_class, settings)
+            crawler.addons.load_settings(crawler.settings)
+        except Exception:  # noqa: BLE001 - a project's add-on may raise anything; it will again, where it is shown
+            return updated
+    return crawler.settings
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """What is said now, in whatever way, is not shown; and a reactor that is installed now is not there after it."""
+    level = logging.root.manager.disable
+    had_reactor = is_reactor_installed()
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+        if not had_reactor:  # the crawler process is to install the project's own
+            sys.modules.pop("twisted.internet.reactor", None)
 
 
 def check_scheduler(settings: BaseSettings) -> None:

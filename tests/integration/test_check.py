@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,30 @@ SPIDERS = """
         def parse(self, response):
             yield {"url": response.url}
 """
+OWN = """
+    from scrapy.core.scheduler import Scheduler
+    from scrapy.dupefilters import RFPDupeFilter
+
+
+    class Queue(Scheduler):
+        pass
+
+
+    class Filter(RFPDupeFilter):
+        def request_seen(self, request):
+            return super().request_seen(request)
+
+
+    print("own is imported")
+
+
+    class AddOn:
+        def update_settings(self, settings):
+            print("the add-on speaks")
+            settings.set("DUPEFILTER_CLASS", Filter, "addon")
+            if settings.getbool("WITH_QUEUE"):
+                settings.set("SCHEDULER", Queue, "addon")
+"""
 NAMED = "shop/spiders.py:18: state-on-self: Counting.parse() changes self.n"
 
 
@@ -46,6 +71,19 @@ NAMED = "shop/spiders.py:18: state-on-self: Counting.parse() changes self.n"
 def shop(tmp_path: Path) -> Path:
     """A project with a spider that counts, and one that does not."""
     return write_project(tmp_path / "shop-project", SPIDERS)
+
+
+@pytest.fixture
+def own(shop: Path) -> Path:
+    """The same project, with a scheduler and a filter of its own, and an add-on that may put them in."""
+    (shop / "shop" / "own.py").write_text(textwrap.dedent(OWN))
+    return shop
+
+
+def add(project: Path, setting: str) -> None:
+    """Put one more line into a project's settings."""
+    with (project / "shop" / "settings.py").open("a") as settings:
+        settings.write(f"{setting}\n")
 
 
 def checks(stderr: str) -> list[str]:
@@ -98,18 +136,67 @@ def test_check_of_a_file_looks_at_its_spider(machine: Machine, shop: Path, tmp_p
     assert found.stdout.splitlines()[0] == NAMED.replace("shop/spiders.py", "single.py")
 
 
-def test_check_ends_with_1_where_the_crawl_would_be_refused(machine: Machine, shop: Path) -> None:
+def test_check_ends_with_1_where_the_crawl_would_be_refused(machine: Machine, own: Path) -> None:
     """A scheduler of the project: the words are those of the crawl's own refusal."""
-    (shop / "shop" / "queue.py").write_text(
-        "from scrapy.core.scheduler import Scheduler\n\n\nclass Own(Scheduler):\n    pass\n"
-    )
-    with (shop / "shop" / "settings.py").open("a") as settings:
-        settings.write('SCHEDULER = "shop.queue.Own"\n')
-    found = machine.run(["vscrapy", "crawl", "--check", "plain"], shop)
+    add(own, 'SCHEDULER = "shop.own.Queue"')
+    found = machine.run(["vscrapy", "crawl", "--check", "plain"], own)
     assert found.exit_code == 1, found.output
-    first, why, do = found.stdout.splitlines()
-    assert first == "shop/settings.py:4: scheduler: refused: SCHEDULER is 'shop.queue.Own'"
-    refused = machine.run(["vscrapy", "crawl", "plain"], shop)
+    first, why, do = found.stdout.splitlines()[-3:]
+    assert first == "shop/settings.py:4: scheduler: refused: SCHEDULER is 'shop.own.Queue'"
+    refused = machine.run(["vscrapy", "crawl", "plain"], own)
     assert refused.exit_code == 2
     for words in (why, do):
         assert words.partition(":")[2].strip() in refused.stderr
+
+
+def test_add_ons_are_heard_before_anything_is_sent(machine: Machine, own: Path) -> None:
+    """What an add-on sets is looked at like all settings; its scheduler is refused in one line, by the sender."""
+    add(own, 'ADDONS = {"shop.own.AddOn": 1}')
+    found = machine.run(["vscrapy", "crawl", "--check", "plain"], own)
+    assert (found.exit_code, found.stderr) == (0, "")
+    assert found.stdout.splitlines()[:2] == [
+        "own is imported",
+        "DUPEFILTER_CLASS: dupefilter: DUPEFILTER_CLASS is <class 'shop.own.Filter'>, which decides by itself",
+    ]
+    add(own, "WITH_QUEUE = True")
+    assert machine.run(["vscrapy", "crawl", "--check", "plain"], own).exit_code == 1
+    for options in ((), ("--detach",)):
+        refused = machine.run(["vscrapy", "crawl", "plain", *options], own)
+        assert refused.exit_code == 2
+        [line] = refused.stderr.splitlines()
+        assert line.startswith("vscrapy: SCHEDULER is <class 'shop.own.Queue'>: ")
+    assert embedded.find(machine.home) is None
+
+
+def test_scheduler_that_the_spider_sets_as_it_is_made_is_refused_by_the_sender(machine: Machine, own: Path) -> None:
+    """One line, and no task."""
+    with (own / "shop" / "spiders.py").open("a") as spiders:
+        spiders.write(
+            textwrap.dedent(
+                """
+                class Late(Plain):
+                    name = "late"
+
+                    @classmethod
+                    def from_crawler(cls, crawler, *args, **kwargs):
+                        crawler.settings.set("SCHEDULER", "shop.own.Queue", "spider")
+                        return super().from_crawler(crawler, *args, **kwargs)
+                """
+            )
+        )
+    machine.start_worker(1, "w1")
+    refused = machine.run(["vscrapy", "crawl", "late"], own)
+    assert refused.exit_code == 2
+    [line] = refused.stderr.splitlines()
+    assert line.startswith("vscrapy: SCHEDULER is 'shop.own.Queue': ")
+    assert machine.last_taskid() == 0
+
+
+def test_filter_of_the_project_is_named_unless_there_is_one_process(machine: Machine, own: Path, site: Site) -> None:
+    """At the sender and in the crawl processes; with ``--workers 1`` it sees all requests, and nobody says a word."""
+    add(own, 'DUPEFILTER_CLASS = "shop.own.Filter"')
+    machine.start_worker(1, "w1")
+    for options, n_named in (((), 2), (("--workers", "1"), 0)):
+        found = machine.run(["vscrapy", "crawl", "plain", "-a", f"base={site.base}", *options], own)
+        assert found.exit_code == 0, found.output
+        assert sum("by itself" in line for line in found.stderr.splitlines()) == n_named

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,7 +121,22 @@ def wait_for_end(machine: Machine, taskid: int, timeout: float = 40) -> None:
 
 
 def test_feeds_of_a_detached_task_are_stored_once(machine: Machine, numbers: Path, vault: Path, site: Site) -> None:
-    """The remote feed has all items, the local one is not written; the items stay, and the log tells of it."""
+    """
+    The remote feeds have all items, also one that an add-on puts in, and the local one is not written; the items
+    stay, and the log tells of it.
+    """
+    (numbers / "shop" / "addons.py").write_text(
+        textwrap.dedent(
+            f"""
+            class More:
+                def update_settings(self, settings):
+                    feeds = {{**settings["FEEDS"], "vault://{vault}/more.jl": {{"format": "jsonlines"}}}}
+                    settings.set("FEEDS", feeds, "project")
+            """
+        )
+    )
+    with (numbers / "shop" / "settings.py").open("a") as settings:
+        settings.write('ADDONS = {"shop.addons.More": 1}\n')
     (vault / "hold").touch()
     taskid = detach(machine, numbers, site)
     following = machine.start(["vscrapy", "-c", str(taskid)])
@@ -131,10 +147,11 @@ def test_feeds_of_a_detached_task_are_stored_once(machine: Machine, numbers: Pat
     followed = following.wait()
     assert followed.exit_code == 0
     assert "Stored jsonlines feed (20 items) in: vault:/" in followed.stderr
-    assert "'feedexport/success_count/Vault': 1" in followed.stderr
-    assert lines(vault / "stores") == ["items.jl"]
-    found = sorted(json.loads(line)["number"] for line in (vault / "items.jl").read_text().splitlines())
-    assert found == list(range(20))
+    assert "'feedexport/success_count/Vault': 2" in followed.stderr
+    assert sorted(lines(vault / "stores")) == ["items.jl", "more.jl"]
+    for name in ("items.jl", "more.jl"):
+        found = sorted(json.loads(line)["number"] for line in (vault / name).read_text().splitlines())
+        assert found == list(range(20))
     assert not (numbers / "local.jl").exists()
     assert machine.tasks.record(taskid).feeds == "written"
     shown = machine.run(["vscrapy", "items", str(taskid)], numbers).stdout

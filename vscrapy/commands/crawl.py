@@ -70,8 +70,7 @@ class _OnWorkers:
             raise UsageError(f"--workers takes a number from 0 on, not {opts.workers}")
         AddonManager.load_pre_crawler_settings(self.settings)  # as Scrapy's crawler process does when it is made
         spider_class = self._load(spider) if isinstance(spider, str) else spider
-        settings = self.settings.copy()
-        spider_class.update_settings(settings)
+        settings = internals.crawl_settings(self.settings, spider_class)
         order = Order(
             kind=self.kind,
             spider=spider_class.name,

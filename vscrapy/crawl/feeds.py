@@ -74,7 +74,7 @@ def _write(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     log_to(place, settings)
     loader = load_object(settings["SPIDER_LOADER_CLASS"]).from_settings(settings.frozencopy())
     spider = spider_class(loader, job, Path(spec["directory"]))
-    take_over = _take_over(settings, spider, job)
+    take_over = _take_over(settings, job)
     silence(has_pipelines=False)
     reader = _Reader(store, place)
     home = Home(settings, has_pipelines=False, on_open=reader.begin, on_stop=lambda _: None)
@@ -110,28 +110,29 @@ def _write(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     return 0
 
 
-def _take_over(settings: Settings, spider: Any, job: dict[str, Any]) -> Callable[[BaseSettings], None]:
-    """Leave of the project's feeds those that are for home; gives what does it again, after add-ons."""
+def _take_over(settings: Settings, job: dict[str, Any]) -> Callable[[BaseSettings], None]:
+    """Switch off what is not for home; gives what does it again, after add-ons, and leaves of all feeds home's."""
     from vscrapy.home import remote_feeds
 
     if job["feeds"] is not None:
         own = settings.getdict("FEEDS")
         given = {uri: own[uri] if options is None else options for uri, options in job["feeds"].items()}
         settings.set("FEEDS", given, priority="cmdline")
-    whole = settings.copy()
-    spider.update_settings(whole)
     ours: dict[str, Any] = {
-        "FEEDS": remote_feeds(whole),
         "LOG_FILE": None,
         "LOG_ENABLED": False,
         "TELNETCONSOLE_ENABLED": False,
     }
-    if "FEED_URI" in settings:
-        ours["FEED_URI"] = None
     if "REMOTE_CONTROL_ENABLED" in settings:  # since Scrapy 2.19
         ours["REMOTE_CONTROL_ENABLED"] = False
     settings.setdict(ours, priority=PRIORITY)
-    return lambda changed: changed.setdict(ours, priority=PRIORITY)
+
+    def take_over(changed: BaseSettings) -> None:
+        changed.setdict({**ours, "FEEDS": remote_feeds(changed)}, priority=PRIORITY)
+        if "FEED_URI" in changed:
+            changed.set("FEED_URI", None, priority=PRIORITY)
+
+    return take_over
 
 
 def _is_stored(crawler: Crawler) -> bool:

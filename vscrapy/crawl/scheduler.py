@@ -117,7 +117,7 @@ class Scheduler(BaseScheduler):
     def open(self, spider: Spider) -> Deferred[None]:
         """Join the task; fires when it is known who runs ``start()``."""
         self._spider = spider
-        self._seen = Seen(self._crawler)
+        self._seen = Seen(self._crawler, has_others=not self.place.is_alone)
         self._seen.filter.open()
         self._hooks = EngineHooks(
             self._crawler,

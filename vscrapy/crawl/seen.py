@@ -28,9 +28,12 @@ class Seen:
 
     Scrapy's own filter, and subclasses that only change its fingerprint, are shared. ``BaseDupeFilter`` filters
     nothing. Any other filter works in each crawl process by itself, and a warning says so.
+
+    Args:
+        has_others: The task may have several crawl processes.
     """
 
-    def __init__(self, crawler: Crawler) -> None:
+    def __init__(self, crawler: Crawler, *, has_others: bool) -> None:
         cls = load_object(crawler.settings["DUPEFILTER_CLASS"])
         self.filter: Any = build_from_crawler(cls, crawler)
         self._crawler = crawler
@@ -38,7 +41,7 @@ class Seen:
         self._is_off = cls is BaseDupeFilter
         is_alone = decides_alone(crawler.settings)
         self._is_shared = not (self._is_off or is_alone)
-        if is_alone:
+        if is_alone and has_others:
             logger.warning(
                 "vscrapy: %s decides in each crawl process by itself; use --workers 1 if it must see all requests",
                 f"{cls.__module__}.{cls.__qualname__}",

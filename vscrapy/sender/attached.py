@@ -21,7 +21,7 @@ from scrapy.utils.log import get_scrapy_root_handler
 from twisted.internet.defer import Deferred
 
 from vscrapy import internals
-from vscrapy.errors import StoreRefused, StoreUnavailable, TaskGone, VscrapyError
+from vscrapy.errors import ConfigError, StoreRefused, StoreUnavailable, TaskGone, VscrapyError
 from vscrapy.home import Home, silence
 from vscrapy.sender.files import FilesHome
 from vscrapy.sender.follow import Follower
@@ -148,6 +148,10 @@ class AttachedCrawl:
 
     def _adapt(self, settings: BaseSettings) -> None:
         """The settings are as the spider and add-ons have them: they are the task's, and then home's."""
+        try:
+            internals.check_scheduler(settings)
+        except ConfigError as error:
+            self._refuse(error)
         self._settings = settings.copy()
         self._home.adapt(settings, counts_items=counts_items_at_home(self._order, self._settings))
 
@@ -167,8 +171,7 @@ class AttachedCrawl:
         try:
             submitted = submit(self._store, self._endpoint.secret, self._order, self._settings, self._exclude)
         except VscrapyError as error:
-            print(f"vscrapy: {error}", file=sys.stderr)
-            self._exit_before_anything(error.exit_code)
+            self._refuse(error)
         except Exception:  # noqa: BLE001 - a defect; shown whole, and nothing has been submitted
             traceback.print_exc()
             self._exit_before_anything(1)
@@ -203,6 +206,11 @@ class AttachedCrawl:
         threading.Thread(target=self._obey, name="vscrapy-signals", daemon=True).start()
         threading.Thread(target=self._follow, name="vscrapy-follow", daemon=True).start()
         call(opened.callback, None)
+
+    def _refuse(self, error: VscrapyError) -> NoReturn:
+        """Nothing was submitted: say why."""
+        print(f"vscrapy: {error}", file=sys.stderr)
+        self._exit_before_anything(error.exit_code)
 
     @staticmethod
     def _exit_before_anything(code: int) -> NoReturn:
