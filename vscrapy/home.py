@@ -197,7 +197,8 @@ class Home:
         # A pipeline that closes the spider means the crawl: the task ends, and what is on its way still comes home.
         self._hooks.keep_open(self._on_stop)
         self._is_open = True
-        self._work()
+        assert self._call is not None
+        self._call(self._work)  # when the feeds are open, too: at the end of a task, it closes
 
     def _on_item_gone(self, exception: BaseException) -> None:
         self._count("item_dropped_count")
@@ -257,7 +258,7 @@ class Home:
         while self._batches and not self._batches[0].n_open:
             self._done_cursor = self._batches.popleft().cursor
             self._room.release()
-        if self._ending is not None and not (self._batches or self._entries):
+        if self._ending is not None and self._is_open and not (self._batches or self._entries):
             ending, self._ending = self._ending, None
             ending()
 

@@ -372,8 +372,8 @@ def test_last_process_that_leaves_a_stopping_task_ends_it(store: Store, taskid: 
     process.lease(5)
     Tasks(store).stop(taskid, reason='od"d \\ é', mode=StopMode.GRACEFUL)
     states = process.leave()
-    ends = [entry.end for entry in Streams(store).last_lines(taskid, 1)]
-    assert (states, ends) == (TaskState.FINISHED, [EndRecord('od"d \\ é', 0)])
+    last = Streams(store).last_lines(taskid, 1)[-1]
+    assert (states, last.end) == (TaskState.FINISHED, EndRecord('od"d \\ é', 0))
 
 
 def crash(store: Store, taskid: int, times: int) -> TaskState | None:

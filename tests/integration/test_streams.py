@@ -201,10 +201,13 @@ def test_log_and_items_are_read_together(store: Store, streams: Streams) -> None
 def test_one_entry_in_each_stream_is_read_as_one(store: Store, streams: Streams) -> None:
     """A single entry looks much like a list of one, in either protocol."""
     process = running(store, submit(store))
+    [joined], none = streams.read(process.taskid, Cursors(), with_items=True, block_ms=1)
+    assert (joined.is_joined, joined.lines, none) == (True, (), [])
     process.commit(Result("feed", items=b"batch", n_items=1))
     streams.append_log(process.taskid, lines("a"))
-    logs, items = streams.read(process.taskid, Cursors(), with_items=True, block_ms=1)
+    logs, items = streams.read(process.taskid, Cursors(log=joined.cursor), with_items=True, block_ms=1)
     assert (len(logs), len(items)) == (1, 1)
+    assert not logs[0].is_joined
 
 
 def test_items_are_not_read_where_they_are_not_wanted(store: Store, streams: Streams) -> None:

@@ -18,6 +18,9 @@ _WARNING: Final = re.compile(r"\S+:\d+: \w*Warning: ")
 _PLACE: Final = re.compile(r"^\S+:\d+: (\w*Warning: .*)\n  .*$", re.DOTALL)
 #: The address of an object, as ``repr`` shows it.
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
+#: Says once, of the first page that has any, which keys of meta are copied: which page that is, is a matter of order.
+_COPIES: Final = "scrapy.spidermiddlewares.metacopy"
+_LIST: Final = re.compile(r"\[.*?\]")
 #: What vscrapy says beside the log: which task it is, and so on.
 _OURS: Final = "vscrapy: "
 
@@ -57,6 +60,8 @@ def _record(lines: Sequence[str], project: str) -> Record:
     text = _ADDRESS.sub(" at 0x", "\n".join(message).replace(project, "PROJECT"))
     if found["logger"] == "py.warnings":
         text = _PLACE.sub(r"\1", text)
+    if found["logger"] == _COPIES:
+        text = _LIST.sub("[...]", text)
     return Record(found["logger"], getattr(logging, found["level"], 0), text)
 
 

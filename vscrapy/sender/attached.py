@@ -13,7 +13,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -87,6 +88,7 @@ class AttachedCrawl:
         self._files: FilesHome | None = None
         self._exit_code = 1
         self._has_ended = threading.Event()
+        self._open_home: Callable[[], None] | None = None
         self._home = Home(
             home_settings,
             has_pipelines=order.pipelines == "home",
@@ -118,17 +120,23 @@ class AttachedCrawl:
         self._take_signals()
         self._outputs.watch()
         process.start(install_signal_handlers=False)
-        if self._presence is not None:
-            self._presence.stop()
-            self._outputs.keep()
-            self._keep_stats(crawler)
-            self._drop_items()
-            if self._settings.get("JOBDIR"):
-                self._settle_job_dir(JobDir(Path(self._settings["JOBDIR"])))
+        self._settle(crawler)
         if self._taskid and not self._has_ended.is_set():
             # Home broke down before the task's end, for instance in a pipeline's open_spider.
             self._stop(Reason.FAILED, StopMode.GRACEFUL)
         return 1 if process.bootstrap_failed else self._exit_code
+
+    def _settle(self, crawler: Crawler | None) -> None:
+        """After the end: keep what another run, or another command, will ask for."""
+        if self._presence is None:
+            return
+        self._presence.stop()
+        self._outputs.keep()
+        if crawler is not None:
+            self._keep_stats(crawler)
+        self._drop_items()
+        if self._settings.get("JOBDIR"):
+            self._settle_job_dir(JobDir(Path(self._settings["JOBDIR"])))
 
     def _settle_job_dir(self, job_dir: JobDir) -> None:
         """After the end: say that the task is kept, or forget it."""
@@ -156,7 +164,7 @@ class AttachedCrawl:
         self._home.adapt(settings, counts_items=counts_items_at_home(self._order, self._settings))
 
     def _submit(self) -> Deferred[None]:
-        """The spider is there and about to open: submit, and let it open when the task is on Redis."""
+        """The spider is there and about to open: submit, and let it open when one of the crawl processes does."""
         opened: Deferred[None] = Deferred()
         call = internals.thread_caller()
         threading.Thread(target=self._submit_in_thread, args=(opened, call), daemon=True).start()
@@ -187,11 +195,12 @@ class AttachedCrawl:
             came=self._outputs.came,
         )
         self._files.begin()
+        self._open_home = partial(call, opened.callback, None)
         self._follower = Follower(
             self._endpoint,
             submitted.taskid,
             self._terminal,
-            home=Taker(self._home.take, self._home.done, self._home.flush),
+            home=Taker(self._open, self._home.take, self._home.done, self._home.flush),
             start=submitted.cursor or BEGINNING,
         )
         self._presence = Presence(
@@ -205,7 +214,6 @@ class AttachedCrawl:
         )
         threading.Thread(target=self._obey, name="vscrapy-signals", daemon=True).start()
         threading.Thread(target=self._follow, name="vscrapy-follow", daemon=True).start()
-        call(opened.callback, None)
 
     def _refuse(self, error: VscrapyError) -> NoReturn:
         """Nothing was submitted: say why."""
@@ -233,8 +241,23 @@ class AttachedCrawl:
             self._take_files()
         except Exception:  # noqa: BLE001 - a defect; shown whole, and home still closes
             traceback.print_exc()
+        if self._open_home is not None and reason in (Reason.FAILED, Reason.CRASHED):
+            self._end_unopened()
+        self._open()
         self._has_ended.set()
         self._home.end(reason, self._stats(reason))
+
+    def _open(self) -> None:
+        """Let home's spider open, if it did not."""
+        open_home, self._open_home = self._open_home, None
+        if open_home is not None:
+            open_home()
+
+    def _end_unopened(self) -> NoReturn:
+        """No crawl process came so far as to open its spider: as with Scrapy, no feed is touched, no stats dumped."""
+        self._has_ended.set()
+        self._settle(None)
+        self._exit_before_anything(self._exit_code)
 
     def _follow_to_end(self) -> EndRecord | None:
         assert self._follower is not None

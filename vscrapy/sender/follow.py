@@ -31,6 +31,8 @@ TRIM_S: Final = 1.0
 class Home:
     """Where a follower's items go."""
 
+    #: Lets home open its spider, for a crawl process is about to; called once, before the first batch.
+    open: Callable[[], None]
     #: Takes one batch; may block while home is busy.
     take: Callable[[ItemsEntry], None]
     #: The cursor of the last batch that is through the pipelines and exporters; '' when there is none.
@@ -57,6 +59,7 @@ class Follower:
         self._store = Store(endpoint, name=f"vscrapy-follow-{taskid}")
         self._streams = Streams(self._store)
         self._cursors = Cursors(log=start)
+        self._is_opened = False
         self._next_line: int | None = None if start != "0-0" else 0
         self._trimmed = ""
         self._trimmed_s = 0.0
@@ -86,6 +89,8 @@ class Follower:
             except (StoreUnavailable, StoreRefused) as error:
                 self._lost(error)
                 continue
+            if items or any(entry.is_joined for entry in logs):
+                self._open()
             self._take_items(items)
             end = self._show(logs)
             if end is not None:
@@ -125,10 +130,16 @@ class Follower:
                 return entry.end
             if self._next_line is not None and entry.first > self._next_line:
                 self._terminal.show_cut(entry.first - self._next_line)
+                self._open()  # what was cut may have told of it
             self._next_line = entry.first + len(entry.lines)
             for line in entry.lines:
                 self._terminal.show(line)
         return None
+
+    def _open(self) -> None:
+        if self._home is not None and not self._is_opened:
+            self._is_opened = True
+            self._home.open()
 
     def _take_items(self, items: list[ItemsEntry]) -> None:
         for entry in items:

@@ -215,7 +215,7 @@ class Frontier:
             "join",
             [
                 *(keys.task(self._taskid), keys.processes(self._taskid)),
-                *(keys.limits(self._taskid), keys.facts(self._taskid)),
+                *(keys.limits(self._taskid), keys.facts(self._taskid), keys.log(self._taskid)),
             ],
             args,
         )

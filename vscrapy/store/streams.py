@@ -28,12 +28,14 @@ BEGINNING: Final = "0-0"
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """Some lines of a task's log, in order; or its end."""
+    """Some lines of a task's log, in order; or that a crawl process has joined; or the task's end."""
 
     cursor: str
     #: Number of the first line, counted from 0 over the whole task.
     first: int = 0
     lines: tuple[LogLine, ...] = ()
+    #: A crawl process is about to open its spider: all that its project makes is there.
+    is_joined: bool = False
     #: Set on the last entry: the task has ended so.
     end: EndRecord | None = None
 
@@ -143,7 +145,12 @@ def _log_entry(cursor: bytes, fields: dict[bytes, bytes]) -> LogEntry:
         end = json.loads(fields[b"end"])
         return LogEntry(cursor.decode(), end=EndRecord(str(end["reason"]), int(end["exit_code"])))
     lines = json.loads(fields[b"lines"].decode("utf-8", "surrogatepass"))
-    return LogEntry(cursor.decode(), int(fields[b"first"]), tuple(LogLine.from_data(line) for line in lines))
+    return LogEntry(
+        cursor.decode(),
+        int(fields[b"first"]),
+        tuple(LogLine.from_data(line) for line in lines),
+        is_joined=b"joined" in fields,
+    )
 
 
 def _items_entry(cursor: bytes, fields: dict[bytes, bytes]) -> ItemsEntry:

@@ -37,6 +37,33 @@ def _forty(*, item: str = _DICT, imports: str = "", more: str = "") -> str:
 
 _FEEDS_AND_ITEMS: Final = [
     Case(
+        name="feeds-kept-when-nothing-begins",
+        group="output",
+        shows="an extension that raises as it is made: the feed of an earlier crawl is left alone, by `-O`, too",
+        settings='EXTENSIONS = {"shop.extensions.Broken": 500}\n',
+        files={
+            "items.jsonl": '{"n": "of an earlier crawl"}\n',
+            "shop/extensions.py": """
+                class Broken:
+                    @classmethod
+                    def from_crawler(cls, crawler):
+                        raise RuntimeError("no such server")
+            """,
+        },
+        least_processes=1,
+        source="""
+            import scrapy
+
+
+            class Case(scrapy.Spider):
+                name = "case"
+                start_urls = ["http://demo.test/trouble/fine/1"]
+
+                def parse(self, response):
+                    yield {"n": 1}
+        """,
+    ),
+    Case(
         name="feed-append",
         group="output",
         shows="`-o` adds to what is there",

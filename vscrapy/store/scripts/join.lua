@@ -5,6 +5,7 @@
 -- KEYS[2]  processes (HASH)
 -- KEYS[3]  limits of special slots (HASH)
 -- KEYS[4]  facts (HASH)
+-- KEYS[5]  log (STREAM): gets an entry without lines, by which home knows that its spider may open, too
 -- ARGV[1]  process
 -- ARGV[2]  requests that it can have in flight
 -- ARGV[3]  1: queues are LIFO, 0: FIFO
@@ -43,5 +44,7 @@ end
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSETNX', KEYS[1], 'opened_ms', string.format('%d', now_ms))
+redis.call('XADD', KEYS[5], '*', 'first', redis.call('HGET', KEYS[1], 'log_lines') or 0, 'n', 0, 'lines', '[]',
+    'joined', ARGV[1])
 return {'ok', task[1], task[2], task[3], start, now_ms - tonumber(redis.call('HGET', KEYS[1], 'opened_ms')),
     redis.call('HGET', KEYS[4], 'state') or ''}
