@@ -31,7 +31,10 @@ from vscrapy.model import BundleFile, BundleRoot, Manifest
 #: Bytes that a bundle may have when nothing is configured: the sum of its files' sizes.
 LIMIT_BYTES = 64 * 1024 * 1024
 
-#: Name of the setting that replaces LIMIT_BYTES, for messages.
+#: Files that a bundle may have.
+MOST_FILES = 100_000
+
+#: Name of the setting, and on a worker of the environment variable, that gives another limit; for messages.
 LIMIT_SETTING = "VSCRAPY_BUNDLE_LIMIT"
 
 #: Largest files that the message about a bundle over its limit names.
@@ -39,6 +42,9 @@ _LARGEST_COUNT = 10
 
 #: Longest name of a file or directory in bytes, on the file systems a worker may have.
 _NAME_BYTES = 255
+
+#: Longest path below its root in bytes: a quarter of what Linux takes, macOS takes no more.
+_PATH_BYTES = 1000
 
 #: Nanoseconds; a file changed this lately is not remembered, for it may change again within one tick of
 #: the disk's clock (FAT: 2 s).
@@ -103,7 +109,7 @@ def collect(
         roots=tuple(BundleRoot(name, True, tuple(file for _, file in pairs)) for name, pairs in roots.items()),
         working_directory=_below(project, working_directory),
     )
-    _check(manifest, limit_bytes)
+    check(manifest, limit_bytes)
     return Bundle(manifest, {file.sha256: at.path for pairs in roots.values() for at, file in pairs})
 
 
@@ -122,7 +128,7 @@ def unpack(manifest: Manifest, fetch: Callable[[str], bytes], target: Path, *, l
         BundleError: A name, size or sum of the manifest is refused (nothing was written), the
             content is not what the manifest says, or the disk refuses a file.
     """
-    _check(manifest, limit_bytes)
+    check(manifest, limit_bytes)
     _require_empty(target)
     for root in manifest.roots:
         for file in root.files:
@@ -389,10 +395,18 @@ def _hashed(file: _Found, hashes: _Hashes) -> BundleFile:
 # --- What a manifest may say
 
 
-def _check(manifest: Manifest, limit_bytes: int) -> None:
-    """Refuse a manifest that would write beyond its directory, twice to one place, or over the limit."""
+def check(manifest: Manifest, limit_bytes: int) -> None:
+    """
+    Refuse a manifest that would write beyond its directory, twice to one place, or over the limit.
+
+    Raises:
+        BundleError: Says which name, size or sum it is.
+    """
     if not manifest.roots:
         raise BundleError("The manifest has no root.")
+    n_files = sum(len(root.files) for root in manifest.roots)
+    if n_files > MOST_FILES:
+        raise BundleError(f"The bundle has {n_files} files; the most are {MOST_FILES}. Put some into {IGNORE_FILE}.")
     sizes: dict[str, int] = {}
     for index, root in enumerate(manifest.roots):
         if not _ROOT_NAME.fullmatch(root.name):
@@ -443,6 +457,8 @@ def _check_names(root: BundleRoot, working_directory: str) -> None:
 
 def _check_name(name: str) -> None:
     parts = name.split("/")
+    if len(name.encode("utf-8", "surrogatepass")) > _PATH_BYTES:
+        raise BundleError(f"The name {name[:80]!r}… is longer than {_PATH_BYTES} bytes.")
     is_safe = "\\" not in name and "\0" not in name and not {"", ".", ".."}.intersection(parts)
     if not is_safe or any(_DRIVE.match(part) or not _is_writable(part) for part in parts):
         raise BundleError(f"The name {name!r} cannot travel; rename the file, or put it into {IGNORE_FILE}.")

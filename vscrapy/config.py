@@ -33,6 +33,13 @@ USER_CONFIG = "config.ini"
 #: What a URL's password is called where the source of the secret is shown.
 URL_PASSWORD = "the URL's password"
 
+#: What may stand behind the ? of any URL, and of one with TLS; redis-py's names.
+OPTIONS = frozenset({"db", "username", "password"})
+_TLS_FILES = frozenset({"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
+TLS_OPTIONS = _TLS_FILES | {"ssl_check_hostname", "ssl_cert_reqs", "ssl_password"}
+#: What turns VSCRAPY_INSECURE on.
+_YES = frozenset({"1", "yes", "true", "on"})
+
 _QUOTING = "in a password, write @ : / ? # % as %40 %3A %2F %3F %23 %25"
 _HOST = re.compile(r"[\w.-]+")
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -113,11 +120,12 @@ def resolve(
     winner = Origin("--redis", redis.strip()) if redis is not None else origins[0]
     check(winner.value, winner.source)
     secrets = secret_origins(winner.value, environ=environ, cwd=cwd)
+    environ = os.environ if environ is None else environ
     return Endpoint(
         url=winner.value,
         source=winner.source,
         secret=secrets[0].value if secrets else "",
-        is_insecure_allowed=insecure,
+        is_insecure_allowed=insecure or environ.get("VSCRAPY_INSECURE", "").strip().lower() in _YES,
     )
 
 
@@ -199,7 +207,7 @@ def require_secure(endpoint: Endpoint) -> None:
     raise InsecureStore(
         f"The Redis {redact(endpoint.url)!r} from {endpoint.source} has no password and is not on this machine: "
         "anyone who reaches it could run code on the workers. Set requirepass on the server and put the password "
-        "in the URL (redis://:PASSWORD@HOST), or accept the risk with --insecure."
+        "in the URL (redis://:PASSWORD@HOST), or accept the risk with --insecure (VSCRAPY_INSECURE=1)."
     )
 
 
@@ -307,6 +315,26 @@ def _problem(url: str) -> str | None:
         databases.append(parts.path.strip("/") or "0")
     if not all(_NUMBER.fullmatch(database) for database in databases):
         return "its database is not a number; write /0 after the port, or ?db=0 after a socket"
+    return _options_problem(parts)
+
+
+def _options_problem(parts: SplitResult) -> str | None:
+    """Say what is wrong with what stands behind the ``?``."""
+    if "@" in parts.query:  # before the host, perhaps: nothing of it is shown
+        return f"it has a ? and an @ behind it; {_QUOTING}"
+    try:
+        options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        return f"what stands behind its ? cannot be read; write ?NAME=VALUE&NAME=VALUE, and {_QUOTING}"
+    known = OPTIONS | (TLS_OPTIONS if parts.scheme == "rediss" else frozenset())
+    for name, values in options.items():
+        if name not in known:
+            where = "; TLS is rediss://" if name in TLS_OPTIONS else ""
+            return f"it has the option {name!r}, which is none of {', '.join(sorted(known))}{where}"
+        if name in _TLS_FILES and not (os.path.isabs(values[0]) and os.path.exists(values[0])):
+            return f"its {name} is {values[0]!r}, which is not there, or no absolute path"
+        if name == "ssl_cert_reqs" and values[0] not in ("required", "none"):
+            return f"its ssl_cert_reqs is {values[0]!r}; it takes required or none"
     return None
 
 
@@ -326,7 +354,9 @@ def _network_problem(parts: SplitResult, port: int | None) -> str | None:
     if port == 0:  # redis-py would take the default instead.
         return "its port is 0; a port is 1 to 65535"
     if not (_HOST.fullmatch(host) or _is_address(host)):
-        return f"its host {host!r} is neither a name nor an address; {_QUOTING}"
+        # Behind a / that was not written as %2F, what is read as the host may be half of a password.
+        named = "" if "@" in parts.path else f" {host!r}"
+        return f"its host{named} is neither a name nor an address; {_QUOTING}"
     return None
 
 

@@ -227,8 +227,9 @@ class Home:
                 entry = self._entries.popleft()
                 try:
                     items = decode_items(entry.signed, self._key, self._on_unreadable)
-                except NotVerified as error:
-                    logger.error("vscrapy: %d items are lost: %s", entry.n_items, error)
+                except (NotVerified, ValueError) as error:
+                    logger.error("vscrapy: a batch of items was refused: %s", error)
+                    self._count("vscrapy/items_refused")
                     items = []
                 batch = _Batch(entry.cursor, len(items))
                 self._batches.append(batch)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import time
@@ -19,6 +20,7 @@ from typing import Final
 IDENTITY: Final = ".vscrapy"
 #: Time after which a kept cache that no crawl has used is removed (seconds).
 KEPT_S: Final = 7 * 24 * 3600.0
+_IDENTITY: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def identify(directory: Path) -> str:
@@ -36,7 +38,15 @@ def identify(directory: Path) -> str:
         with contextlib.suppress(FileExistsError):  # another sender was faster
             os.link(new, file)  # whole at once
         new.unlink()
-    return file.read_text(encoding="ascii")
+    identity = file.read_text(encoding="ascii", errors="replace")
+    _require(identity, directory)
+    return identity
+
+
+def _require(identity: str, directory: Path) -> None:
+    """It becomes the name of a directory on workers, and must lead to nothing above it."""
+    if not _IDENTITY.fullmatch(identity):
+        raise OSError(f"the identity of the cache in {directory} is none; remove the file {IDENTITY} in it")
 
 
 def place(directory: Path, identity: str, home: Path) -> Path:
@@ -52,6 +62,7 @@ def place(directory: Path, identity: str, home: Path) -> Path:
         is_here = False
     if is_here:
         return directory
+    _require(identity, directory)
     kept = _kept(home) / identity
     kept.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.utime(kept)

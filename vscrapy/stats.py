@@ -43,7 +43,10 @@ def _encode_value(value: Any) -> dict[str, str]:
 def _decode_value(value: Any) -> Any:
     if isinstance(value, dict):
         if "$datetime" in value:
-            return datetime.fromisoformat(value["$datetime"])
+            try:
+                return datetime.fromisoformat(value["$datetime"])
+            except (TypeError, ValueError):
+                return str(value["$datetime"])
         if "$repr" in value:
             return value["$repr"]
         return {name: _decode_value(part) for name, part in value.items()}

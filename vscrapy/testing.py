@@ -34,7 +34,7 @@ from vscrapy.store.base import Store
 from vscrapy.store.frontier import leave
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
-from vscrapy.wire import encode_job, task_key
+from vscrapy.wire import encode_job, new_nonce, payload_key, task_key
 
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
@@ -146,11 +146,11 @@ def begin(endpoint: Endpoint, *, project: Path | None = None) -> Task:
     """As :func:`task`, for who calls :meth:`Task.end` by themselves."""
     store = Store(endpoint, name=f"vscrapy-testing-{os.getpid()}")
     tasks = Tasks(store)
-    taskid = tasks.new_id()
+    taskid, nonce = tasks.new_id(), new_nonce()
     key = task_key(endpoint.secret, taskid)
     tasks.submit(
         taskid,
-        encode_job({"kind": "testing"}, key),
+        encode_job({"kind": "testing", "nonce": nonce}, key),
         spider=_WORKER,
         max_processes=1,
         sender_timeout_ms=0,
@@ -167,7 +167,7 @@ def begin(endpoint: Endpoint, *, project: Path | None = None) -> Task:
         process=process,
         number=number,
         worker=_WORKER,
-        key=key,
+        key=payload_key(key, nonce),
         is_alone=True,
         has_job_dir=False,
         project=project or Path.cwd(),

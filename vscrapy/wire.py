@@ -1,17 +1,23 @@
 """
-Requests, items, jobs and log records, to signed bytes and back.
+Requests, items, jobs, files, facts and log lines, to signed bytes and back.
 
-Whatever is unpickled or run carries a MAC made with a key that is derived from the cluster's secret and the
-taskid. The MAC also covers the kind of payload, so that an item cannot be passed off as a request. What does
-not verify is never unpickled.
+Whatever is unpickled, run, written or shown as a task's own words carries a MAC. A job and log lines are signed with
+the task's key, which is derived from the cluster's secret and the taskid; all else with a key that is derived from
+that one and the job's nonce, so that nothing of an earlier task with the same taskid counts. The MAC also covers the
+kind of payload: an item cannot be passed off as a request. What does not verify is not looked into: no decoder here
+decompresses, parses or unpickles before :func:`verify`, and each of them raises NotVerified or ValueError, whatever
+the bytes are.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
 import pickle
+import re
+import secrets
 import sys
 import zlib
 from collections.abc import Callable, Sequence
@@ -29,6 +35,11 @@ if TYPE_CHECKING:
 MAC_BYTES: Final = 16
 #: Payloads longer than this (bytes) are compressed where that makes them shorter.
 COMPRESS_FROM_BYTES: Final = 1024
+#: The largest payload that is decompressed (bytes): twice what a value on Redis can hold.
+MOST_BYTES: Final = 1024**3
+#: Cost of one guess at a secret, for who has a signed payload to try it on (scrypt's n, r and p): 8 MiB.
+_STRETCH: Final = (2**13, 8, 1)
+_NONCE: Final = re.compile(r"[0-9a-f]{32}")
 
 _PLAIN: Final = b"\0"
 _DEFLATED: Final = b"\1"
@@ -59,11 +70,37 @@ class Kind(bytes, Enum):
     FILE = b"file"
     STATE = b"state"
     FAILURE = b"failure"
+    FACT = b"fact"
+    LOG = b"log"
+
+
+@cache
+def _stretched(secret: str) -> bytes:
+    """Make guessing slow: many a secret is a password that somebody made up."""
+    n, r, p = _STRETCH
+    return hashlib.scrypt(secret.encode("utf-8", "surrogatepass"), salt=b"vscrapy:3", n=n, r=r, p=p, dklen=32)
 
 
 def task_key(secret: str, taskid: int) -> bytes:
-    """Derive the key that signs the payloads of one task (32 bytes)."""
-    return hmac.digest(secret.encode("utf-8", "surrogatepass"), f"vscrapy:1:task:{taskid}".encode(), "sha256")
+    """Derive the key that signs the jobs and the log lines of one taskid (32 bytes)."""
+    return hmac.digest(_stretched(secret), f"task:{taskid}".encode(), "sha256")
+
+
+def new_nonce() -> str:
+    """Make what tells a task from all others, also from another one with its taskid."""
+    return secrets.token_hex(16)
+
+
+def payload_key(key: bytes, nonce: str) -> bytes:
+    """
+    Derive the key that signs the payloads of one task from its key; crawl processes know this one only (32 bytes).
+
+    Raises:
+        ValueError: That is no nonce.
+    """
+    if not _NONCE.fullmatch(nonce):
+        raise ValueError("the job has no nonce; was it sent by another version of vscrapy?")
+    return hmac.digest(key, b"payloads:" + nonce.encode(), "sha256")
 
 
 def sign(key: bytes, kind: Kind, payload: bytes) -> bytes:
@@ -97,7 +134,18 @@ def _deflate(payload: bytes) -> bytes:
 
 
 def _inflate(payload: bytes) -> bytes:
-    return zlib.decompress(payload[1:]) if payload[:1] == _DEFLATED else payload[1:]
+    return _decompress(payload[1:]) if payload[:1] == _DEFLATED else payload[1:]
+
+
+def _decompress(packed: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    try:
+        content = unpacker.decompress(packed, MOST_BYTES)
+    except zlib.error as error:
+        raise ValueError(f"damaged: {error}") from error
+    if not unpacker.eof:
+        raise ValueError(f"larger than {MOST_BYTES} bytes, or cut short")
+    return content
 
 
 def _method_name(spider: Spider, method: Callable[..., Any] | str | None) -> str | None:
@@ -220,12 +268,12 @@ def with_fresh_tries(signed: bytes, key: bytes) -> bytes:
     payload = verify(key, Kind.REQUEST, signed)
     try:
         url, path, state = pickle.loads(_inflate(payload))
+        attribute = "_meta" if path else "meta"  # of a class of the project's own, the very attributes travel
+        meta = state.get(attribute) or {}
+        state[attribute] = {name: value for name, value in meta.items() if name != "retry_times"}
     # It is the project's classes that raise, whatever they like.
     except Exception as error:
         raise ValueError(f"a request cannot be read here: {type(error).__name__}: {error}") from error
-    attribute = "_meta" if path else "meta"  # of a class of the project's own, the very attributes travel
-    meta = state.get(attribute) or {}
-    state[attribute] = {name: value for name, value in meta.items() if name != "retry_times"}
     return sign(key, Kind.REQUEST, _deflate(_pickle((url, path, state))))
 
 
@@ -272,9 +320,17 @@ def decode_items(signed: bytes, key: bytes, on_error: Callable[[Exception], None
 
     Raises:
         NotVerified: Not signed for this task.
+        ValueError: Signed, and no batch of items all the same.
     """
+    payload = verify(key, Kind.ITEMS, signed)
+    try:
+        batch = pickle.loads(_inflate(payload))
+        if not (isinstance(batch, list) and all(isinstance(pickled, bytes) for pickled in batch)):
+            raise ValueError("it is no list of pickled items")
+    except Exception as error:
+        raise ValueError(f"a batch of items cannot be read here: {type(error).__name__}: {error}") from error
     items = []
-    for pickled in pickle.loads(_inflate(verify(key, Kind.ITEMS, signed))):
+    for pickled in batch:
         try:
             items.append(pickle.loads(pickled))
         except Exception as error:  # noqa: BLE001 - an item's own class may raise anything
@@ -306,7 +362,8 @@ def decode_state(signed: bytes, key: bytes) -> dict[Any, Any]:
     # It is the project's classes that raise, whatever they like.
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    assert isinstance(state, dict)
+    if not isinstance(state, dict):
+        raise ValueError(f"it is no dict, but {type(state).__name__}")
     return state
 
 
@@ -342,13 +399,16 @@ def decode_file(signed: bytes, key: bytes) -> WrittenFile:
 
     Raises:
         NotVerified: Not signed for this task.
+        ValueError: Signed, and no file all the same.
     """
     payload = _inflate(verify(key, Kind.FILE, signed))
     end = 4 + int.from_bytes(payload[:4], "big")
-    path, process, is_executable, position, is_added, is_renewed = json.loads(payload[4:end])
-    return WrittenFile(
-        str(path), payload[end:], int(process), bool(is_executable), int(position), bool(is_added), bool(is_renewed)
-    )
+    try:
+        path, process, is_executable, position, is_added, is_renewed = json.loads(payload[4:end])
+        flags = (int(process), bool(is_executable), int(position), bool(is_added), bool(is_renewed))
+        return WrittenFile(str(path), payload[end:], *flags)
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"the head of a file cannot be read: {error}") from error
 
 
 class What(StrEnum):
@@ -399,9 +459,37 @@ def decode_failure(signed: bytes, key: bytes) -> Failure:
 
     Raises:
         NotVerified: Not signed for this task.
+        ValueError: Signed, and no failure all the same.
     """
-    data = json.loads(_inflate(verify(key, Kind.FAILURE, signed)))
-    return Failure(**{**data, "what": What(data["what"])})
+    payload = _inflate(verify(key, Kind.FAILURE, signed))
+    try:
+        data = json.loads(payload)
+        return Failure(**{**data, "what": What(data["what"])})
+    except (TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"a failure cannot be read: {type(error).__name__}: {error}") from error
+
+
+def encode_fact(fact: str, value: str, key: bytes) -> str:
+    """Sign what one crawl process tells the others; the fact's name is signed with it."""
+    return base64.b64encode(sign(key, Kind.FACT, json.dumps([fact, value]).encode())).decode()
+
+
+def decode_fact(fact: str, signed: str, key: bytes) -> str:
+    """
+    Give the value of a fact.
+
+    Raises:
+        NotVerified: Not signed for this task.
+        ValueError: It was signed as another fact, or is not what a fact is.
+    """
+    payload = verify(key, Kind.FACT, base64.b64decode(signed, validate=True))
+    try:
+        named, value = json.loads(payload)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"a fact cannot be read: {error}") from error
+    if named != fact:
+        raise ValueError("a fact was signed under another name")
+    return str(value)
 
 
 def encode_job(job: dict[str, Any], key: bytes) -> bytes:
@@ -415,10 +503,29 @@ def decode_job(signed: bytes, key: bytes) -> dict[str, Any]:
 
     Raises:
         NotVerified: Not signed for this task.
+        ValueError: Signed, and no job all the same.
     """
-    job = json.loads(zlib.decompress(verify(key, Kind.JOB, signed)))
-    assert isinstance(job, dict)
+    packed = verify(key, Kind.JOB, signed)
+    try:
+        job = json.loads(_decompress(packed))
+    except RecursionError as error:
+        raise ValueError(f"a job cannot be read: {error}") from error
+    if not isinstance(job, dict):
+        raise ValueError(f"a job is no object, but {type(job).__name__}")
     return job
+
+
+def open_job(signed: bytes, secret: str, taskid: int) -> tuple[dict[str, Any], bytes]:
+    """
+    Read a task's job: it, and the key that signs the task's payloads.
+
+    Raises:
+        NotVerified: Not signed for this task.
+        ValueError: Signed, and no job of this version all the same.
+    """
+    key = task_key(secret, taskid)
+    job = decode_job(signed, key)
+    return job, payload_key(key, str(job.get("nonce", "")))
 
 
 def fingerprint_place(fingerprint: bytes, buckets: int) -> tuple[int, str]:
@@ -497,3 +604,24 @@ class LogLine:
             )
         except OverflowError as error:  # JSON has Infinity, in Python's eyes.
             raise ValueError(str(error)) from error
+
+
+def encode_lines(lines: Sequence[LogLine], key: bytes) -> bytes:
+    """Sign some lines of a task's log."""
+    data = json.dumps([line.to_data() for line in lines], ensure_ascii=False, separators=(",", ":"))
+    return sign(key, Kind.LOG, data.encode("utf-8", "surrogatepass"))
+
+
+def decode_lines(signed: bytes, key: bytes) -> tuple[LogLine, ...]:
+    """
+    Give the lines that were signed together.
+
+    Raises:
+        NotVerified: Not signed for this task.
+        ValueError: Signed, and no lines all the same.
+    """
+    payload = verify(key, Kind.LOG, signed)
+    try:
+        return tuple(LogLine.from_data(data) for data in json.loads(payload.decode("utf-8", "surrogatepass")))
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"log lines cannot be read: {type(error).__name__}: {error}") from error

@@ -51,22 +51,21 @@ def test_get_gives_what_was_put_up_to_the_limit(blobs: Blobs, tmp_path: Path, co
     """A file that is exactly as large as allowed is allowed."""
     (sha,) = files = write(tmp_path, content)
     blobs.put(files)
-    assert blobs.get([sha], limit_bytes=LIMIT_BYTES) == {sha: content}
+    assert blobs.get({sha: len(content)}) == {sha: content}
 
 
 def test_put_sends_more_than_fits_into_one_pipeline(blobs: Blobs, tmp_path: Path) -> None:
     """Large projects go in several portions."""
     files = write(tmp_path, *(bytes([n]) * 3_000_000 for n in range(5)))
     blobs.put(files)
-    assert {
-        sha: len(content) for sha, content in blobs.get(list(files), limit_bytes=3_000_001).items()
-    } == dict.fromkeys(files, 3_000_000)
+    found = blobs.get(dict.fromkeys(files, 3_000_000))
+    assert {sha: len(content) for sha, content in found.items()} == dict.fromkeys(files, 3_000_000)
 
 
 def test_put_and_get_of_nothing_ask_nothing(blobs: Blobs) -> None:
     """An empty project is no error."""
     blobs.refresh([])
-    assert (blobs.put({}), blobs.get([], limit_bytes=1)) == (0, {})
+    assert (blobs.put({}), blobs.get({})) == (0, {})
 
 
 def test_put_of_a_file_that_is_gone_is_told(blobs: Blobs, tmp_path: Path) -> None:
@@ -94,7 +93,7 @@ def test_blob_gets_a_new_life_by_each_use(store: Store, blobs: Blobs, tmp_path: 
     if call == "put":
         blobs.put(files)
     elif call == "get":
-        blobs.get([sha], limit_bytes=LIMIT_BYTES)
+        blobs.get({sha: 1})
     else:
         blobs.refresh([sha])
     assert store.client.ttl(keys.blob(sha)) > 10
@@ -103,15 +102,15 @@ def test_blob_gets_a_new_life_by_each_use(store: Store, blobs: Blobs, tmp_path: 
 def test_get_of_a_blob_that_is_gone_is_told(blobs: Blobs) -> None:
     """The message says what to do."""
     with pytest.raises(TaskGone, match=r"eeeeeeeeeeee.*submit again"):
-        blobs.get(["e" * 64], limit_bytes=LIMIT_BYTES)
+        blobs.get({"e" * 64: 1})
 
 
-@pytest.mark.parametrize("size_bytes", [LIMIT_BYTES + 1, 10 * LIMIT_BYTES, 50_000_000])
-def test_get_of_a_blob_that_is_too_large_is_refused(store: Store, blobs: Blobs, size_bytes: int) -> None:
+@pytest.mark.parametrize("size_bytes", [0, LIMIT_BYTES - 1, LIMIT_BYTES + 1, 10 * LIMIT_BYTES, 50_000_000])
+def test_get_of_a_blob_of_another_size_is_refused(store: Store, blobs: Blobs, size_bytes: int) -> None:
     """A zip bomb is not unpacked."""
     sha = put_raw(store, zlib.compress(b"\0" * size_bytes))
-    with pytest.raises(BundleError, match="larger than 1000 bytes"):
-        blobs.get([sha], limit_bytes=LIMIT_BYTES)
+    with pytest.raises(BundleError, match="does not have its 1000 bytes"):
+        blobs.get({sha: LIMIT_BYTES})
 
 
 @pytest.mark.parametrize("packed", [b"", b"x", b"no zlib at all", zlib.compress(b"abc" * 50)[:-3]])
@@ -119,4 +118,20 @@ def test_get_of_a_damaged_blob_is_refused(store: Store, blobs: Blobs, packed: by
     """Whatever stands there, it is an error of ours."""
     sha = put_raw(store, packed)
     with pytest.raises(BundleError, match="ffffffffffff"):
-        blobs.get([sha], limit_bytes=LIMIT_BYTES)
+        blobs.get({sha: LIMIT_BYTES})
+
+
+def test_get_of_a_blob_of_another_content_is_refused(store: Store, blobs: Blobs) -> None:
+    """Its size is right, and its name is another content's."""
+    sha = put_raw(store, zlib.compress(b"a" * LIMIT_BYTES))
+    with pytest.raises(BundleError, match="another content"):
+        blobs.get({sha: LIMIT_BYTES})
+
+
+def test_get_fetches_no_more_than_a_blob_of_that_size_can_have(store: Store, blobs: Blobs) -> None:
+    """Whoever writes half a gigabyte under a blob's name does not fill a worker's memory with it."""
+    sha = put_raw(store, random.Random(1).randbytes(20_000_000))
+    before = int(store.client.info("stats")["total_net_output_bytes"])
+    with pytest.raises(BundleError, match="ffffffffffff"):
+        blobs.get({sha: LIMIT_BYTES})
+    assert int(store.client.info("stats")["total_net_output_bytes"]) - before < 1_000_000

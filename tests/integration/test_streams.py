@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.support import Process, running, submit
+from vscrapy.shown import shown
 from vscrapy.states import StopMode
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import Result
@@ -82,10 +83,10 @@ def test_log_after_the_end_is_refused(store: Store, streams: Streams) -> None:
 
 @pytest.mark.parametrize("reason", ['é/"\\\n\t\u2028', "x" * 1000, "{}", "null", ""])
 def test_end_record_keeps_any_reason(store: Store, streams: Streams, reason: str) -> None:
-    """A spider may close with any word."""
+    """A spider may close with any word; what would control a terminal is spelled."""
     taskid = submit(store)
     Tasks(store).stop(taskid, reason=reason, mode=StopMode.GRACEFUL)
-    assert read_log(streams, taskid)[-1].end == EndRecord(reason, 0)
+    assert read_log(streams, taskid)[-1].end == EndRecord(shown(reason), 0)
 
 
 def test_log_is_capped_by_lines_and_the_cut_shows(store: Store, streams: Streams) -> None:

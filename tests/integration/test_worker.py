@@ -182,7 +182,13 @@ class Cluster:
         taskid = self.tasks.new_id()
         self.following.append(Subscription(self.store, keys.followers(taskid)))
         self.following[-1].keep(wait_s=1)
-        job = {"protocol": 1, "spider": "books", "manifest": manifest, "code": textwrap.dedent(code)}
+        job = {
+            "protocol": 1,
+            "spider": "books",
+            "nonce": wire.new_nonce(),
+            "manifest": manifest,
+            "code": textwrap.dedent(code),
+        }
         self.tasks.submit(
             taskid,
             wire.encode_job(job, key or wire.task_key(self.endpoint.secret, taskid)),

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Final
 
 import pytest
 from scrapy import Request, Spider
@@ -16,6 +17,9 @@ from scrapy.utils.request import RequestFingerprinter
 
 from vscrapy import httpcache
 from vscrapy.crawl import httpcache as shared
+
+#: An identity.
+ID: Final = "1" * 32
 
 
 def test_identify_keeps_the_identity_of_a_directory(tmp_path: Path) -> None:
@@ -29,6 +33,16 @@ def test_identify_keeps_the_identity_of_a_directory(tmp_path: Path) -> None:
     assert httpcache.identify(directory) != first
 
 
+@pytest.mark.parametrize("identity", ["", "..", "../../x", "/tmp/x", "a" * 31, "A" * 32, "a" * 32 + "\n"])
+def test_identity_that_is_none_is_refused_at_both_ends(tmp_path: Path, identity: str) -> None:
+    """It becomes the name of a directory on a worker; whoever has written it, it leads to nowhere else."""
+    (tmp_path / httpcache.IDENTITY).write_text(identity)
+    with pytest.raises(OSError, match="identity"):
+        httpcache.identify(tmp_path)
+    with pytest.raises(OSError, match="identity"):
+        httpcache.place(tmp_path / "elsewhere", identity, tmp_path / "home")
+
+
 def test_place_is_the_senders_directory_where_it_is_seen(tmp_path: Path) -> None:
     """A worker on the sender's machine, or on its network disk, uses the very same cache."""
     identity = httpcache.identify(tmp_path / "here")
@@ -40,24 +54,25 @@ def test_place_is_the_senders_directory_where_it_is_seen(tmp_path: Path) -> None
 def test_place_is_kept_by_the_worker_where_the_senders_is_not_seen(tmp_path: Path, there: str) -> None:
     """A directory with the same path, but of another machine, is not touched."""
     httpcache.identify(tmp_path / "another")
-    kept = httpcache.place(tmp_path / there, "id", tmp_path / "home")
-    assert kept == tmp_path / "home" / "cache" / "http" / "id"
+    kept = httpcache.place(tmp_path / there, ID, tmp_path / "home")
+    assert kept == tmp_path / "home" / "cache" / "http" / ID
     assert kept.stat().st_mode & 0o777 == 0o700
-    assert httpcache.place(tmp_path / there, "id", tmp_path / "home") == kept
-    assert httpcache.place(tmp_path / there, "id2", tmp_path / "home") != kept
+    assert httpcache.place(tmp_path / there, ID, tmp_path / "home") == kept
+    assert httpcache.place(tmp_path / there, "2" * 32, tmp_path / "home") != kept
 
 
 def test_drop_unused_removes_what_nobody_has_used_for_long(tmp_path: Path) -> None:
     """A use makes a kept cache young again."""
     httpcache.drop_unused(tmp_path / "home")
-    old, used, young = (httpcache.place(tmp_path / "x", name, tmp_path / "home") for name in ("old", "used", "young"))
+    names = ("a" * 32, "b" * 32, "c" * 32)
+    old, used, young = (httpcache.place(tmp_path / "x", name, tmp_path / "home") for name in names)
     (old / "file").write_text("x")
     long_ago = time.time() - httpcache.KEPT_S - 60
     for path in (old, used):
         os.utime(path, (long_ago, long_ago))
-    httpcache.place(tmp_path / "x", "used", tmp_path / "home")
+    httpcache.place(tmp_path / "x", used.name, tmp_path / "home")
     httpcache.drop_unused(tmp_path / "home")
-    assert sorted(path.name for path in young.parent.iterdir()) == ["used", "young"]
+    assert sorted(path.name for path in young.parent.iterdir()) == [used.name, young.name]
 
 
 def _shared(tmp_path: Path, **settings: object) -> Settings:

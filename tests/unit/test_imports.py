@@ -28,7 +28,7 @@ LAYERS: Final = (
     {"bundle"},
     {"config", "stats", "ignore", "localmodules", "valve", "httpcache"},
     {"wire"},
-    {"keys", "states", "model", "errors"},
+    {"keys", "states", "model", "errors", "shown"},
     {""},
 )
 RANK: Final = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

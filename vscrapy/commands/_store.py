@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import re
 import time
+from typing import Any
 
 from vscrapy import config, embedded
-from vscrapy.errors import ConfigError, StoreUnavailable
+from vscrapy.errors import BundleError, ConfigError, StoreUnavailable
 from vscrapy.model import Endpoint
 from vscrapy.store.base import Store
 from vscrapy.store.streams import Streams
-from vscrapy.wire import LogLine
+from vscrapy.store.tasks import Tasks
+from vscrapy.wire import LogLine, open_job
 
 
 def endpoint(opts: argparse.Namespace) -> Endpoint:
@@ -40,6 +42,21 @@ def store(opts: argparse.Namespace) -> Store:
     made = Store(endpoint(opts), name="vscrapy-cli")
     made.check()
     return made
+
+
+def job(store: Store, taskid: int) -> tuple[dict[str, Any], bytes]:
+    """
+    A task's job, and the key that signs the task's payloads.
+
+    Raises:
+        TaskGone: There is no such task.
+        NotVerified: It was not signed with this cluster's secret.
+        BundleError: It was sent by another version of vscrapy.
+    """
+    try:
+        return open_job(Tasks(store).job(taskid), store.endpoint.secret, taskid)
+    except ValueError as error:
+        raise BundleError(f"task {taskid}: {error}") from error
 
 
 def taskid(word: str) -> int:

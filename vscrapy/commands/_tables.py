@@ -13,8 +13,8 @@ WIDTH: Final = 120
 
 
 def console() -> Console:
-    """Stdout, as wide as the terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    """Stdout, as wide as the terminal; what stands on Redis is never taken for markup."""
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def table(title: str, left: str, right: str, order: str) -> Table:

@@ -13,9 +13,10 @@ from typing import Any, Final
 from vscrapy import config
 from vscrapy.commands import _store
 from vscrapy.errors import NotVerified
+from vscrapy.shown import shown
 from vscrapy.store.failures import Entry, Failures
 from vscrapy.store.tasks import TaskRecord, Tasks
-from vscrapy.wire import Failure, What, decode_failure, task_key
+from vscrapy.wire import Failure, What, decode_failure
 
 #: The times, as Scrapy's log has them.
 _TIME: Final = "%Y-%m-%d %H:%M:%S"
@@ -45,21 +46,21 @@ def run(argv: list[str]) -> int:
     store = _store.store(opts)
     record = Tasks(store).record(taskid)
     entries, dropped = Failures(store).list(taskid)
-    key = task_key(store.endpoint.secret, taskid)
+    _, key = _store.job(store, taskid)
     read = {entry: _read(entry, key) for entry in entries}
     failures = {entry: failure for entry, failure in read.items() if failure is not None}
     if opts.json:
         _print_json(record, failures, dropped)
     else:
         for line in _lines(record, failures, dropped, is_short=opts.lines):
-            print(line)
+            print(shown(line))  # exceptions quote what sites say
     return NotVerified.exit_code if len(failures) < len(read) else 0
 
 
 def _read(entry: Entry, key: bytes) -> Failure | None:
     try:
         return decode_failure(entry.signed, key)
-    except NotVerified as error:
+    except (NotVerified, ValueError) as error:
         print(f"vscrapy: number {entry.number} is not shown: {error}", file=sys.stderr)
         return None
 

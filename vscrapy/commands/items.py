@@ -10,11 +10,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from vscrapy import config
 from vscrapy.commands import _store
-from vscrapy.errors import ConfigError
+from vscrapy.errors import ConfigError, NotVerified
 from vscrapy.states import TaskState
 from vscrapy.store.streams import Cursors, Streams
 from vscrapy.store.tasks import TaskRecord, Tasks
-from vscrapy.wire import decode_items, task_key
+from vscrapy.wire import decode_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,10 @@ def run(argv: list[str]) -> int:
     Raises:
         TaskGone: There is no such task.
         ConfigError: The format is not known.
-        NotVerified: The items were signed with another secret; nothing was unpickled.
+        NotVerified: The task was signed with another secret; nothing was unpickled.
+
+    Returns:
+        0; ``NotVerified``'s exit code when a batch was not signed with this cluster's secret: it was left out.
     """
     from scrapy.cmdline import ScrapyArgumentParser  # it takes "-o -:json"
 
@@ -56,19 +59,23 @@ def run(argv: list[str]) -> int:
     store = _store.store(opts)
     record = Tasks(store).record(taskid)
     path, format_ = _target(opts.output or opts.overwrite_output)
-    feed = _Feed(record.spider, path, format_, is_anew=bool(opts.overwrite_output))
-    fetch = _Fetch(Streams(store), taskid, task_key(store.endpoint.secret, taskid))
+    job, key = _store.job(store, taskid)
+    feed = _Feed(str(job["spider"]), path, format_, is_anew=bool(opts.overwrite_output))
+    batches = _Batches(Streams(store), taskid, key)
     try:
-        n_items = feed.write(fetch.items())
+        n_items = feed.write(batches.items())
         sys.stdout.flush()
     except BrokenPipeError:  # as in "vscrapy items 7 | head": whoever reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    fetch.note(is_drop=opts.take)
+    if not batches.n_refused:
+        batches.note(is_drop=opts.take)
     if path is not None:
         print(f"{n_items} items of task {taskid} in {path}")
     _tell_rest(record, n_items)
-    return 0
+    if batches.n_refused:
+        print(f"vscrapy: {batches.n_refused} batches of items were refused: {batches.refusal}", file=sys.stderr)
+    return NotVerified.exit_code if batches.n_refused else 0
 
 
 def _tell_rest(record: TaskRecord, n_items: int) -> None:
@@ -96,26 +103,37 @@ def _target(output: str | None) -> tuple[Path | None, str]:
     return (None if name == "-" else Path(name)), format_
 
 
-class _Fetch:
-    """The items that a task has now."""
+class _Batches:
+    """The batches of items that are there now."""
 
     def __init__(self, streams: Streams, taskid: int, key: bytes) -> None:
         self._streams = streams
         self._taskid = taskid
         self._key = key
         self._cursor = ""
+        #: Batches that were left out, and why the first of them was.
+        self.n_refused = 0
+        self.refusal = ""
 
     def items(self) -> Iterator[Any]:
-        """Read them, in their order."""
+        """All items; what is not signed is left out."""
         cursors = Cursors(log="$")
         while True:
             _, entries = self._streams.read(self._taskid, cursors, with_items=True, block_ms=1)
             if not entries:
                 return
             for entry in entries:
-                yield from decode_items(entry.signed, self._key, _tell)
+                yield from self._open(entry.signed)
             self._cursor = entries[-1].cursor
             cursors = Cursors(log="$", items=self._cursor)
+
+    def _open(self, signed: bytes) -> list[Any]:
+        try:
+            return decode_items(signed, self._key, _tell)
+        except (NotVerified, ValueError) as error:
+            self.n_refused += 1
+            self.refusal = self.refusal or str(error)
+            return []
 
     def note(self, *, is_drop: bool) -> None:
         """They have been written."""

@@ -95,7 +95,7 @@ def _worker_table(workers: list[WorkerRecord], now_ms: int) -> Table:
     for worker in workers:
         table.add_row(
             worker.name,
-            "online" if worker.is_alive else "lost",
+            ("online" if worker.is_alive else "lost") + (f", {worker.refused} refused" if worker.refused else ""),
             str(worker.processes),
             str(worker.slots),
             worker.host,

@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 def _work(options: argparse.Namespace) -> None:
     # Here, not above: "vscrapy worker --help" needs no Twisted.
     from vscrapy.worker.agent import AgentOptions
+    from vscrapy.worker.checkout import LIMIT_BYTES
     from vscrapy.worker.run import run as run_agent
     from vscrapy.worker.watch import CLOSE_TIMEOUT_S
 
@@ -62,7 +63,8 @@ def _work(options: argparse.Namespace) -> None:
         home=home,
         name=options.name,
         idle_exit_s=options.idle_exit,
-        close_timeout_s=_close_timeout_s(CLOSE_TIMEOUT_S),
+        close_timeout_s=_number("VSCRAPY_CLOSE_TIMEOUT", "seconds", CLOSE_TIMEOUT_S),
+        bundle_bytes=int(_number("VSCRAPY_BUNDLE_LIMIT", "bytes", LIMIT_BYTES)),
     )
     if not options.embedded:
         run_agent(_endpoint(options, home), agent_options)
@@ -89,15 +91,15 @@ def _endpoint(options: argparse.Namespace, home: Path) -> Endpoint:
     return endpoint
 
 
-def _close_timeout_s(default_s: float) -> float:
-    """Read ``VSCRAPY_CLOSE_TIMEOUT`` (s), for tasks that do not say how long their spiders may take to close."""
-    value = os.environ.get("VSCRAPY_CLOSE_TIMEOUT")
+def _number(variable: str, unit: str, default: float) -> float:
+    """Read an environment variable: how long spiders may take to close, or how large a bundle may be here."""
+    value = os.environ.get(variable)
     if not value:
-        return default_s
+        return default
     try:
         return float(value)
     except ValueError as error:
-        raise ConfigError(f"VSCRAPY_CLOSE_TIMEOUT is {value!r}; give a number of seconds.") from error
+        raise ConfigError(f"{variable} is {value!r}; give a number of {unit}.") from error
 
 
 @contextmanager

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vscrapy.store.frontier import Lease
 
 if TYPE_CHECKING:
     from vscrapy.crawl.origin import Local
+
+_NUMBER: Final = re.compile(r"-?[0-9]{1,20}")
 
 
 class Buffer:
@@ -40,7 +43,9 @@ class Buffer:
 
     def _push(self, found: Lease | Local, index: int) -> None:
         is_start = found.queue.endswith("s")
-        priority = int(found.queue.removesuffix("s"))
+        queue = found.queue.removesuffix("s")
+        # The name of a queue is not signed: one that is no number is none of ours, nor is what was in it.
+        priority = int(queue) if _NUMBER.fullmatch(queue) else 0
         batch = self._batch if is_start else self._sign * self._batch
         heapq.heappush(self._heap, (-priority, is_start, batch, index, found))
 

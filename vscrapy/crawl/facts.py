@@ -2,7 +2,8 @@
 What one crawl process learns and all of its task must know: cookies, the robots.txt of a site, a failed ``start()``.
 
 A fact travels in the commit that carries the requests that come after it, so whoever gets such a request has
-the fact. Nothing is sent when nothing has changed.
+the fact. Nothing is sent when nothing has changed. Facts are signed: nobody without the secret logs a crawl in as
+somebody else, or lifts a robots.txt.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from scrapy.downloadermiddlewares.cookies import CookiesMiddleware
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 from scrapy.http.cookies import CookieJar
 
+from vscrapy.errors import NotVerified
 from vscrapy.internals import hook_robots, know_robots
+from vscrapy.wire import decode_fact, encode_fact
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -32,6 +35,9 @@ logger = logging.getLogger("vscrapy")
 ROBOTS_BYTES: Final = 512 * 1024
 #: The fact that ``start()`` ended with an exception.
 _START_FAILED: Final = "start-failed"
+#: Kinds of facts; their names go on with a colon, and what it is about.
+_COOKIE: Final = "cookie"
+_ROBOTS: Final = "robots"
 _COOKIE_FIELDS: Final = (
     *("version", "name", "value", "port", "port_specified", "domain", "domain_specified", "domain_initial_dot"),
     *("path", "path_specified", "secure", "expires", "discard", "comment", "comment_url", "rfc2109"),
@@ -39,11 +45,19 @@ _COOKIE_FIELDS: Final = (
 
 
 class SharedFacts:
-    """The cookies and robots.txt of one crawler, kept the same in all processes of the task."""
+    """
+    The cookies and robots.txt of one crawler, kept the same in all processes of the task.
 
-    def __init__(self, crawler: Crawler, session: Session, *, on_start_failed: Callable[[], None]) -> None:
+    Args:
+        key: Signs the facts, as all payloads of the task.
+    """
+
+    def __init__(
+        self, crawler: Crawler, session: Session, key: bytes, *, on_start_failed: Callable[[], None]
+    ) -> None:
         self._crawler = crawler
         self._session = session
+        self._key = key
         self._on_start_failed = on_start_failed
         self._jars: _Jars | None = None
         self._robots: Any = None
@@ -52,7 +66,7 @@ class SharedFacts:
         """Put the hooks into the project's middlewares, where it has them."""
         cookies = self._crawler.get_downloader_middleware(CookiesMiddleware)
         if cookies is not None:
-            self._jars = _Jars(self._session.tell)
+            self._jars = _Jars(self._tell)
             self._jars.update(cookies.jars)
             cookies.jars = self._jars
         self._robots = self._crawler.get_downloader_middleware(RobotsTxtMiddleware)
@@ -62,23 +76,35 @@ class SharedFacts:
     def learn(self, facts: Mapping[str, str]) -> None:
         """Take facts that other processes found."""
         for fact, value in facts.items():
-            if self._session.knows_better(fact):
-                continue
             kind, _, rest = fact.partition(":")
-            if kind == "cookie" and self._jars is not None:
-                self._jars.learn(_jar_of(json.loads(rest)[0]), json.loads(value))
-            elif kind == "robots" and self._robots is not None:
-                know_robots(self._robots, rest, base64.b64decode(value) if value else None)
-            elif fact == _START_FAILED:
-                self._on_start_failed()
+            # The spider's state is a fact, too, and not for here (vscrapy.crawl.spiderstate).
+            if self._session.knows_better(fact) or kind not in (_COOKIE, _ROBOTS, _START_FAILED):
+                continue
+            try:
+                self._learn(kind, rest, decode_fact(fact, value, self._key))
+            except (NotVerified, LookupError, TypeError, ValueError) as error:
+                logger.error("vscrapy: what another crawl process has found is not used: %s", error)
+                assert self._crawler.stats is not None
+                self._crawler.stats.inc_value("vscrapy/facts_refused")
+
+    def _learn(self, kind: str, rest: str, value: str) -> None:
+        if kind == _COOKIE and self._jars is not None:
+            self._jars.learn(_jar_of(json.loads(rest)[0]), json.loads(value))
+        elif kind == _ROBOTS and self._robots is not None:
+            know_robots(self._robots, rest, base64.b64decode(value) if value else None)
+        elif kind == _START_FAILED:
+            self._on_start_failed()
+
+    def _tell(self, fact: str, value: str) -> None:
+        self._session.tell(fact, encode_fact(fact, value, self._key))
 
     def start_failed(self) -> None:
         """``start()`` has raised an exception here: whoever closes the spider gives that as the reason."""
-        self._session.tell(_START_FAILED, "1")
+        self._tell(_START_FAILED, "1")
 
     def _on_robots(self, site: str, body: bytes | None) -> None:
         if body is None or len(body) <= ROBOTS_BYTES:
-            self._session.tell(f"robots:{site}", base64.b64encode(body).decode() if body else "")
+            self._tell(f"{_ROBOTS}:{site}", base64.b64encode(body).decode() if body else "")
 
 
 class _Jars(defaultdict[Any, CookieJar]):
@@ -116,7 +142,7 @@ class _Jars(defaultdict[Any, CookieJar]):
         place = json.dumps([key, cookie.domain, cookie.path, cookie.name])
         fields = {name: getattr(cookie, name) for name in _COOKIE_FIELDS}
         fields["rest"] = {name: str(value) for name, value in getattr(cookie, "_rest", {}).items()}
-        self._tell(f"cookie:{place}", json.dumps({"is_gone": is_gone, **fields}))
+        self._tell(f"{_COOKIE}:{place}", json.dumps({"is_gone": is_gone, **fields}))
 
     def learn(self, key: Any, fields: dict[str, Any]) -> None:
         """Take over a cookie that another process got, or lost."""

@@ -140,7 +140,9 @@ class Scheduler(BaseScheduler):
             call=call,
             end_process=self.place.end_process,
         )
-        self._shared = SharedFacts(self._crawler, self._session, on_start_failed=self._hooks.mark_start_failed)
+        self._shared = SharedFacts(
+            self._crawler, self._session, self.place.key, on_start_failed=self._hooks.mark_start_failed
+        )
         self._shared.install()
         self._close_spider = TaskCloseSpider(self._crawler, self._session)
         self._spider_state = SpiderState(self._crawler, self.place, self._session)

@@ -31,6 +31,7 @@ class SpiderState:
 
     def __init__(self, crawler: Crawler, place: Place, session: Session) -> None:
         self._spider: Any = crawler.spider
+        self._stats: Any = crawler.stats
         self._place = place
         self._session = session
 
@@ -44,6 +45,7 @@ class SpiderState:
                 self._spider.state = decode_state(base64.b64decode(kept), self._place.key)
             except (NotVerified, ValueError) as error:
                 logger.error("vscrapy: the spider's state of the last run is lost: %s", error)
+                self._stats.inc_value("vscrapy/states_refused")
 
     def end(self) -> None:
         """The spider is closed: keep its state."""

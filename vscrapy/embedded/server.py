@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from vscrapy import config
@@ -23,6 +24,8 @@ from vscrapy.model import Endpoint
 START_S = 15.0
 #: Seconds to wait for a server that lives but has no socket, and for the lock of one that was ended.
 GRACE_S = 2.0
+#: What a server's environment need not show.
+SECRETS: Final = frozenset({"VSCRAPY_REDIS_URL", "VSCRAPY_SECRET"})
 
 
 def start(place: Place, password: str) -> None:
@@ -40,7 +43,7 @@ def start(place: Place, password: str) -> None:
             [str(_binary()), "-"],
             cwd=place.data,
             log=place.log,
-            environ=os.environ,
+            environ={name: value for name, value in os.environ.items() if name not in SECRETS},
             stdin=place.config,
             keep=(lock,),
         )

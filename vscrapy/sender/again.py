@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vscrapy.bundle import manifest_from_json
-from vscrapy.errors import TaskGone
+from vscrapy.errors import BundleError, TaskGone
 from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.failures import Failures, Retried
 from vscrapy.store.tasks import Tasks
-from vscrapy.wire import decode_job, encode_job, sign_anew, task_key
+from vscrapy.wire import encode_job, new_nonce, open_job, payload_key, sign_anew, task_key
 
 if TYPE_CHECKING:
     from vscrapy.store.base import Store
@@ -25,7 +25,6 @@ class Again:
         self._store = store
         self._secret = store.endpoint.secret
         self._taskid = taskid
-        self._key = task_key(self._secret, taskid)
         self._tasks = Tasks(store)
         self._failures = Failures(store)
 
@@ -46,38 +45,42 @@ class Again:
             found = self._failures.retry(self._taskid, numbers)
             self._tasks.wake()
             return found
-        job = self._job()
+        job, key = self._job()
         for request in self._failures.requests(self._taskid, numbers).values():
-            sign_anew(request.payload, self._key, self._key)  # before anything is noted
+            sign_anew(request.payload, key, key)  # before anything is noted
         taskid = self._tasks.new_id()
         found = self._failures.retry(self._taskid, numbers, new_taskid=taskid)
         if found is None or found.taskid != taskid:  # an earlier call's, or nothing is to be done
             self._tasks.forget(taskid, older_than_ms=self._tasks.now_ms() + 1)
         if found is not None and found.taskid:
-            self._submit(job, found.taskid, found.numbers)
+            self._submit(job, key, found.taskid, found.numbers)
         return found
 
-    def _job(self) -> dict[str, Any]:
-        """The job of the task that has ended, with all of its project there for a while."""
-        job = decode_job(self._tasks.job(self._taskid), self._key)
+    def _job(self) -> tuple[dict[str, Any], bytes]:
+        """The job of the task that has ended, with all of its project there for a while; and its payloads' key."""
+        try:
+            job, key = open_job(self._tasks.job(self._taskid), self._secret, self._taskid)
+        except ValueError as error:
+            raise BundleError(f"task {self._taskid} cannot be sent again: {error}") from error
         shas = [file.sha256 for root in manifest_from_json(job["manifest"]).roots for file in root.files]
         if not Blobs(self._store).are_kept(shas):
             raise TaskGone(
                 f"task {self._taskid} has ended, and its project is not on Redis any more: files are kept for seven "
                 "days; send it again with vscrapy crawl"
             )
-        return job
+        return job, key
 
-    def _submit(self, job: dict[str, Any], taskid: int, numbers: Sequence[int]) -> None:
+    def _submit(self, job: dict[str, Any], old_key: bytes, taskid: int, numbers: Sequence[int]) -> None:
         """
         Make the new task; nobody is there for its items and files, as with --detach.
 
         It writes no feeds: those of the old task would be written over with what little the new one gives.
         """
-        key = task_key(self._secret, taskid)
+        key, nonce = task_key(self._secret, taskid), new_nonce()
         job = {
             **job,
             "taskid": taskid,
+            "nonce": nonce,
             "pipelines": "worker",
             "counts_items_at_home": False,
             "feeds": None,
@@ -92,13 +95,13 @@ class Again:
             self._tasks.submit(
                 taskid,
                 encode_job(job, key),
-                spider=record.spider,
-                max_processes=record.max_processes,
+                spider=job["spider"],
+                max_processes=job["max_processes"],
                 sender_timeout_ms=0,
                 log_keep=record.log_keep,
                 items_limit=record.items_limit,
                 requests=[
-                    replace(request, payload=sign_anew(request.payload, self._key, key))
+                    replace(request, payload=sign_anew(request.payload, old_key, payload_key(key, nonce)))
                     for request in requests.values()
                 ],
             )

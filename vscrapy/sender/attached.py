@@ -291,7 +291,11 @@ class AttachedCrawl:
         except (StoreUnavailable, StoreRefused) as error:
             self._terminal.tell(f"{error}; the stats are not complete")
             counted, values = {}, []
-        return merge(counted, values, reason=reason)
+        merged = merge(counted, values, reason=reason)
+        for what, refuser in (("files", self._files), ("log_entries", self._follower)):
+            if refuser is not None and refuser.n_refused:
+                merged[f"vscrapy/{what}_refused"] = refuser.n_refused
+        return merged
 
     def _keep_stats(self, crawler: Crawler) -> None:
         """Leave on Redis what was dumped here: home's own stats are in it."""

@@ -18,6 +18,7 @@ from typing import Final
 
 from vscrapy.errors import NotVerified, StoreRefused, StoreUnavailable
 from vscrapy.ignore import is_cache, never_travels
+from vscrapy.shown import shown
 from vscrapy.store.files import Files
 from vscrapy.wire import WrittenFile, decode_file
 
@@ -83,6 +84,8 @@ class FilesHome:
         self._came = came
         self._table = _Table()
         self._told: set[str] = set()
+        #: Files that were not written: not signed, outside the project, or refused by the disk.
+        self.n_refused = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vscrapy-files", daemon=True)
 
@@ -120,7 +123,8 @@ class FilesHome:
                     self._take(decode_file(signed, self._key))
                     n_files += 1
                 except (NotVerified, OSError, ValueError) as error:
-                    self._tell(f"a file of task {self._taskid} was not written: {error}")
+                    self.n_refused += 1
+                    self._tell(f"a file of task {self._taskid} was not written: {shown(str(error))}")
             self._files.drop(self._taskid, list(signed_files))
         return n_files
 

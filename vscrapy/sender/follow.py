@@ -65,6 +65,8 @@ class Follower:
         self._trimmed_s = 0.0
         self._gone = threading.Event()
         self._is_lost = False
+        #: Entries of the log that were not shown: somebody else has written them.
+        self.n_refused = 0
 
     def gone(self) -> None:
         """The task is not on Redis any more: no end record will come. From any thread."""
@@ -110,6 +112,9 @@ class Follower:
             self._terminal.show_cut(entries[0].first)
         end = None
         for entry in entries:
+            if entry.refusal:
+                self._show([entry])
+                continue
             skip = max(0, min(len(entry.lines), n_lines - most))
             n_lines -= len(entry.lines)
             kept = replace(entry, first=entry.first + skip, lines=entry.lines[skip:])
@@ -128,6 +133,9 @@ class Follower:
             self._cursors = replace(self._cursors, log=entry.cursor)
             if entry.end is not None:
                 return entry.end
+            if entry.refusal:
+                self._refuse(entry.refusal)
+                continue
             if self._next_line is not None and entry.first > self._next_line:
                 self._terminal.show_cut(entry.first - self._next_line)
                 self._open()  # what was cut may have told of it
@@ -140,6 +148,12 @@ class Follower:
         if self._home is not None and not self._is_opened:
             self._is_opened = True
             self._home.open()
+
+    def _refuse(self, why: str) -> None:
+        """Tell of the first entry that is not shown; whoever writes there may write a great deal."""
+        self.n_refused += 1
+        if self.n_refused == 1:
+            self._terminal.tell(f"some lines of task {self._taskid}'s log are not shown: {why}; this is told once")
 
     def _take_items(self, items: list[ItemsEntry]) -> None:
         for entry in items:

@@ -2,13 +2,14 @@
 The JOBDIR of a crawl: it knows the task that the same command goes on with.
 
 What Scrapy keeps in this directory (the queue, what was seen, the spider's state) is on Redis; here stands one file
-that says which task has it. The token in it is the task's own, so that another Redis's task 7 is not taken for ours.
+that says which task has it. The token in it is the nonce of the task's job: another Redis's task 7 is not taken for
+ours, and what the task has on Redis is signed with a key that is made of it.
 """
 
 from __future__ import annotations
 
 import json
-import uuid
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from vscrapy.errors import ConfigError
 
 #: The file in it.
 NAME: Final = "vscrapy.json"
+_TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,6 @@ class JobDir:
         self.path = path.absolute()
         self._file = self.path / NAME
 
-    @staticmethod
-    def new_token() -> str:
-        """A token for a new task."""
-        return uuid.uuid4().hex
-
     def read(self) -> Ticket | None:
         """
         Read which task the last crawl was; None: there was none, or it came to its end.
@@ -48,6 +45,8 @@ class JobDir:
         """
         try:
             found = json.loads(self._file.read_text())
+            if not _TOKEN.fullmatch(str(found["token"])):
+                raise ValueError("its token is none")
             return Ticket(int(found["taskid"]), str(found["token"]))
         except FileNotFoundError:
             return None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy import bundle, config, httpcache, localmodules
-from vscrapy.errors import ConfigError
+from vscrapy.errors import ConfigError, ProtocolMismatch
 from vscrapy.home import remote_feeds
 from vscrapy.localmodules import OutsideRoot
 from vscrapy.model import PROTOCOL
@@ -26,7 +26,7 @@ from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import ITEMS_LIMIT_BYTES, LOG_KEEP
 from vscrapy.store.tasks import Tasks
-from vscrapy.wire import encode_job, task_key
+from vscrapy.wire import encode_job, new_nonce, payload_key, task_key
 
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
@@ -76,7 +76,7 @@ class Submitted:
     """A task that is on Redis now."""
 
     taskid: int
-    #: The key that signs its payloads.
+    #: The key that signs its payloads (:func:`vscrapy.wire.payload_key`).
     key: bytes
     n_files: int
     sent_bytes: int
@@ -118,23 +118,24 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
     n_files = sum(len(root.files) for root in made.bundle.manifest.roots)
     if job_dir is not None and (ticket := job_dir.read()) is not None:
         key = task_key(secret, ticket.taskid)
-        cursor = _go_on(tasks, ticket, encode_job({**job, "taskid": ticket.taskid}, key), order, job_dir, options)
+        payloads_key = payload_key(key, ticket.token)  # what the task has on Redis is signed with it
+        signed = encode_job({**job, "taskid": ticket.taskid, "nonce": ticket.token}, key)
+        cursor = _go_on(tasks, ticket, signed, order, job_dir, options)
         if cursor is not None:
-            return Submitted(ticket.taskid, key, n_files, sent_bytes, made.outside, cursor)
-    taskid = tasks.new_id()
+            return Submitted(ticket.taskid, payloads_key, n_files, sent_bytes, made.outside, cursor)
+    taskid, nonce = tasks.new_id(), new_nonce()
     key = task_key(secret, taskid)
-    token = JobDir.new_token() if job_dir is not None else ""
     if job_dir is not None:
-        job_dir.write(Ticket(taskid, token))
+        job_dir.write(Ticket(taskid, nonce))
     tasks.submit(
         taskid,
-        encode_job({**job, "taskid": taskid}, key),
+        encode_job({**job, "taskid": taskid, "nonce": nonce}, key),
         spider=order.spider,
         has_feeds=order.has_feeds,
-        job_dir=token,
+        job_dir=nonce if job_dir is not None else "",
         **options,
     )
-    return Submitted(taskid, key, n_files, sent_bytes, made.outside)
+    return Submitted(taskid, payload_key(key, nonce), n_files, sent_bytes, made.outside)
 
 
 def _go_on(
@@ -144,6 +145,12 @@ def _go_on(
     record = tasks.records([ticket.taskid]).get(ticket.taskid)
     if record is not None and record.spider != order.spider:
         raise ConfigError(f"JOBDIR {job_dir.path} is that of spider {record.spider!r}; give each spider its own")
+    if record is not None and record.state is TaskState.SUSPENDED and record.protocol != PROTOCOL:
+        raise ProtocolMismatch(
+            f"JOBDIR {job_dir.path} is that of task {ticket.taskid}, made by a vscrapy with protocol "
+            f"{record.protocol}, this one has {PROTOCOL}; go on with it there, or end it with "
+            f"'vscrapy stop {ticket.taskid}'"
+        )
     reopened = tasks.reopen(ticket.taskid, job, token=ticket.token, **options)
     if reopened.state is TaskState.SUSPENDED:
         return reopened.cursor
@@ -156,7 +163,7 @@ def _go_on(
 
 
 def _job(order: Order, settings: BaseSettings, made: _Collected, *, has_job_dir: bool) -> dict[str, Any]:
-    """What is to be run; the taskid is yet missing."""
+    """What is to be run; the taskid and the nonce are yet missing."""
     return {
         "protocol": PROTOCOL,
         "kind": order.kind,
@@ -234,7 +241,7 @@ def _collect(order: Order, settings: BaseSettings, exclude: Collection[Path], sc
         outside_roots=outside,
         cache_dir=config.ensure_home() / "cache",
         limit_bytes=settings.getint("VSCRAPY_BUNDLE_LIMIT", BUNDLE_LIMIT_BYTES),
-        exclude=exclude,
+        exclude=[*exclude, config.home()],  # it has passwords, and may lie in the project
         stand_in=lambda path: _without_secrets_at(path, copies),
     )
     shipped = [shipped.path for shipped in made.manifest.roots[0].files]

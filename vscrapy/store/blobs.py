@@ -66,27 +66,30 @@ class Blobs:
             pipeline.execute()
         return sent
 
-    def get(self, shas: list[str], *, limit_bytes: int) -> dict[str, bytes]:
+    def get(self, sizes: Mapping[str, int]) -> dict[str, bytes]:
         """
-        Fetch blobs, and give them a new life.
+        Fetch blobs, and give them a new life. What is returned is what the names say.
+
+        No more is fetched of a blob than one of its size can have, and no more of it is unpacked.
 
         Args:
-            limit_bytes: No blob may be larger than this when it is unpacked.
+            sizes: SHA-256 -> size of the content (bytes).
 
         Raises:
             TaskGone: A blob has expired.
-            BundleError: A blob is larger, or not what a blob is.
+            BundleError: A blob has another size or another content, or is not what a blob is.
         """
         pipeline = self._store.client.pipeline(transaction=False)
-        for sha in shas:
-            pipeline.getex(keys.blob(sha), ex=keys.BLOB_TTL_S)
+        for sha, size_bytes in sizes.items():
+            pipeline.expire(keys.blob(sha), keys.BLOB_TTL_S)
+            pipeline.getrange(keys.blob(sha), 0, _packed_bytes(size_bytes))
         with translate(self._store.endpoint):
-            replies = pipeline.execute() if shas else []
+            replies = pipeline.execute() if sizes else []
         blobs = {}
-        for sha, packed in zip(shas, replies, strict=True):
-            if packed is None:
+        for (sha, size_bytes), is_there, packed in zip(sizes.items(), replies[::2], replies[1::2], strict=True):
+            if not is_there:
                 raise TaskGone(f"a file of the project (sha256 {sha[:12]}) is not on Redis any more; submit again")
-            blobs[sha] = _unpack(sha, packed, limit_bytes)
+            blobs[sha] = _unpack(sha, packed, size_bytes)
         return blobs
 
     def refresh(self, shas: list[str]) -> None:
@@ -102,12 +105,20 @@ class Blobs:
             return all(pipeline.execute()) if shas else True
 
 
-def _unpack(sha: str, packed: bytes, limit_bytes: int) -> bytes:
+def _packed_bytes(size_bytes: int) -> int:
+    """The most that zlib makes of so many bytes, and a little more."""
+    return size_bytes + size_bytes // 1000 + 100
+
+
+def _unpack(sha: str, packed: bytes, size_bytes: int) -> bytes:
     unpacker = zlib.decompressobj()
     try:
-        content = unpacker.decompress(packed, limit_bytes)
+        # One more: zlib says that a blob is whole only when there is room left.
+        content = unpacker.decompress(packed, size_bytes + 1)
     except zlib.error as error:
         raise BundleError(f"the blob {sha[:12]} on Redis is damaged: {error}") from error
-    if not unpacker.eof:
-        raise BundleError(f"the blob {sha[:12]} on Redis is larger than {limit_bytes} bytes, or cut short")
+    if not unpacker.eof or len(content) != size_bytes:
+        raise BundleError(f"the blob {sha[:12]} on Redis does not have its {size_bytes} bytes")
+    if hashlib.sha256(content).hexdigest() != sha:
+        raise BundleError(f"the blob {sha[:12]} on Redis has another content than its name says")
     return content

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from redis.retry import Retry
 from vscrapy.config import redact, require_secure
 from vscrapy.errors import StoreRefused, StoreUnavailable
 from vscrapy.model import Endpoint
+from vscrapy.shown import shown
 
 #: Time for a connection to come about (seconds).
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -59,13 +61,16 @@ def connect(endpoint: Endpoint, *, name: str, reply_timeout_s: float = REPLY_TIM
     require_secure(endpoint)
     # redis-py logs each operation that fails, at DEBUG, which is Scrapy's default level; we tell it ourselves.
     logging.getLogger("redis").setLevel(logging.WARNING)
-    keepalive = {} if endpoint.url.startswith("unix:") else {"socket_keepalive": True}
+    options: dict[str, Any] = {} if endpoint.url.startswith("unix:") else {"socket_keepalive": True}
+    if endpoint.url.startswith("rediss:"):
+        # redis-py before 6 does not look whose certificate it is, unless it is told to.
+        options["ssl_check_hostname"] = "ssl_cert_reqs=none" not in endpoint.url.lower()
     return redis.Redis.from_url(
         endpoint.url,
         client_name=re.sub(r"\s", "-", name),
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=reply_timeout_s,
-        **keepalive,
+        **options,
         health_check_interval=0,
         retry=Retry(NoBackoff(), 0),
     )
@@ -90,26 +95,58 @@ def translate(endpoint: Endpoint) -> Iterator[None]:
         if "HELLO must be called" in str(error) or "Authentication required" in str(error):
             raise StoreRefused(_refusal(where, error)) from error
         raise StoreRefused(
-            f"Redis at {where} refuses the password: {error}; set the right one in the URL "
+            f"Redis at {where} refuses the password: {_words(error)}; set the right one in the URL "
             "(redis://:PASSWORD@HOST:PORT/DB) or with 'vscrapy config -pa PASSWORD'"
         ) from error
     except BusyLoadingError as error:
         raise StoreUnavailable(f"Redis at {where} is still loading its data; try again soon") from error
     except (ConnectionError, TimeoutError, OSError) as error:
+        if (problem := _tls_problem(error)) is not None:
+            raise StoreRefused(f"Redis at {where}: {problem}") from error
         raise StoreUnavailable(
-            f"Redis at {where} cannot be reached: {error}; is it running, and is this the right address? "
+            f"Redis at {where} cannot be reached: {_words(error)}; is it running, and is this the right address? "
             "('vscrapy config' shows which one is used and why)"
         ) from error
     except NoPermissionError as error:
-        raise StoreRefused(f"Redis at {where} does not allow this user what vscrapy needs: {error}") from error
+        raise StoreRefused(
+            f"Redis at {where} does not allow this user what vscrapy needs: {_words(error)}; docs/security.md has "
+            "the rules (ACL SETUSER) that it takes"
+        ) from error
     except ResponseError as error:
         raise StoreRefused(_refusal(where, error)) from error
     except RedisError as error:
-        raise StoreUnavailable(f"Redis at {where} gave no usable reply: {error}") from error
+        raise StoreUnavailable(f"Redis at {where} gave no usable reply: {_words(error)}") from error
+
+
+def _words(error: BaseException) -> str:
+    """What a server says may come from anybody who can write to it."""
+    return shown(" ".join(str(error).split()))
+
+
+def _tls_problem(error: BaseException | None) -> str | None:
+    """Say what is wrong with a certificate, ours or the server's; None: it is something else."""
+    while error is not None:
+        words = str(error).lower()
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return (
+                f"its certificate is not trusted: {shown(error.verify_message)}; name the file of its CA in the URL "
+                "(?ssl_ca_certs=/PATH/ca.pem), and the host as in the certificate"
+            )
+        if isinstance(error, ssl.SSLError) and ("certificate required" in words or "handshake failure" in words):
+            return (
+                "it wants a client certificate; name its files in the URL "
+                "(?ssl_certfile=/PATH/client.pem&ssl_keyfile=/PATH/client.key)"
+            )
+        if isinstance(error, ssl.SSLError) and ("unknown ca" in words or "bad certificate" in words):
+            return "it does not trust the client certificate that ssl_certfile in the URL names"
+        if isinstance(error, ssl.SSLError) and ("wrong version number" in words or "record layer" in words):
+            return "it does not speak TLS; write redis:// for a server without it"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _refusal(where: str, error: RedisError) -> str:
-    words = _COMMAND.sub("", str(error))
+    words = shown(_COMMAND.sub("", str(error)))
     if isinstance(error, AuthenticationError) or "NOAUTH" in words or "Authentication required" in words:
         return f"Redis at {where} wants a password; give one in the URL (redis://:PASSWORD@HOST:PORT/DB)"
     if isinstance(error, OutOfMemoryError) or "OOM" in words:

@@ -24,7 +24,7 @@ class Files:
         """Read the oldest files, signed as they were put, by cursor; empty when there is none left."""
         with translate(self._store.endpoint):
             entries = self._store.client.xrange(keys.files(taskid), count=_AT_ONCE)
-        return {cursor.decode(): fields[b"file"] for cursor, fields in entries}
+        return {cursor.decode(): fields.get(b"file", b"") for cursor, fields in entries}
 
     def drop(self, taskid: int, cursors: list[str]) -> None:
         """Forget files that are written. Safe to repeat."""

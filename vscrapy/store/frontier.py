@@ -35,7 +35,7 @@ class Lease:
     slot: str
     #: Priority, and ``s`` for a start request.
     queue: str
-    #: The signed request.
+    #: The signed request. What stands above is not signed: it only says where it was.
     payload: bytes
 
 
@@ -185,7 +185,7 @@ def _mode(value: bytes) -> StopMode | None:
 def _leases(flat: list[bytes]) -> list[Lease]:
     leases = []
     for id_, held in zip(flat[::2], flat[1::2], strict=True):
-        slot, queue, payload = held.split(b"\n", 2)
+        slot, queue, payload = (*held.split(b"\n", 2), b"", b"")[:3]  # what is none of ours has no such parts
         leases.append(Lease(text(id_), text(slot), text(queue), payload))
     return leases
 

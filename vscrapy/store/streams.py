@@ -1,7 +1,9 @@
 """
 What a task says and gives: its log lines and its items, each a stream with a cursor.
 
-A stream id is the cursor; whoever reads keeps it, and goes on from there after a lost connection.
+A stream id is the cursor; whoever reads keeps it, and goes on from there after a lost connection. Lines are signed
+here and verified here, for agents, reapers and commands write them; items are signed by crawl processes. The end
+record is the scripts', and nobody can sign that: of it only a reason and a number are taken.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vscrapy import keys
+from vscrapy.errors import NotVerified
+from vscrapy.shown import shown
 from vscrapy.store.base import Store
 from vscrapy.store.connection import translate
-from vscrapy.wire import LogLine
+from vscrapy.wire import LogLine, decode_lines, encode_lines, task_key
 
 #: Log lines kept of a task when it does not say otherwise (``VSCRAPY_LOG_KEEP``).
 LOG_KEEP: Final = 100_000
@@ -38,6 +42,8 @@ class LogEntry:
     is_joined: bool = False
     #: Set on the last entry: the task has ended so.
     end: EndRecord | None = None
+    #: Why nothing of the entry is given; '': there is nothing wrong with it.
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +79,15 @@ class Streams:
 
     def append_log(self, taskid: int, lines: Sequence[LogLine]) -> bool:
         """Append lines; False when the task is gone or has ended: nothing is written."""
-        data = json.dumps([line.to_data() for line in lines], ensure_ascii=False, separators=(",", ":"))
-        encoded = data.encode("utf-8", "surrogatepass")
+        signed = encode_lines(lines, self._key(taskid))
         return bool(
             self._store.run(
-                "log", [keys.task(taskid), keys.log(taskid)], [encoded, len(lines), LOG_KEEP, LOG_KEEP_BYTES]
+                "log", [keys.task(taskid), keys.log(taskid)], [signed, len(lines), LOG_KEEP, LOG_KEEP_BYTES]
             )
         )
+
+    def _key(self, taskid: int) -> bytes:
+        return task_key(self._store.endpoint.secret, taskid)
 
     def read(
         self, taskid: int, cursors: Cursors, *, with_items: bool, block_ms: int, most: int = 500
@@ -100,7 +108,7 @@ class Streams:
         pairs = replies.items() if isinstance(replies, dict) else replies or ()
         for name, entries in pairs:
             if name.endswith(b":log"):
-                logs.extend(_log_entry(cursor, fields) for cursor, fields in _flat(entries))
+                logs.extend(_log_entry(cursor, fields, self._key(taskid)) for cursor, fields in _flat(entries))
             else:
                 items.extend(_items_entry(cursor, fields) for cursor, fields in _flat(entries))
         return logs, items
@@ -113,7 +121,7 @@ class Streams:
             with translate(self._store.endpoint):
                 entries: Any = self._store.client.xrevrange(keys.log(taskid), max=before, count=100)
             for cursor, fields in entries:
-                entry = _log_entry(cursor, fields)
+                entry = _log_entry(cursor, fields, self._key(taskid))
                 found.append(entry)
                 n_lines += len(entry.lines)
                 if n_lines >= most:
@@ -140,18 +148,21 @@ def _flat(entries: Any) -> list[Any]:
     return list(entries)
 
 
-def _log_entry(cursor: bytes, fields: dict[bytes, bytes]) -> LogEntry:
-    if b"end" in fields:
-        end = json.loads(fields[b"end"])
-        return LogEntry(cursor.decode(), end=EndRecord(str(end["reason"]), int(end["exit_code"])))
-    lines = json.loads(fields[b"lines"].decode("utf-8", "surrogatepass"))
-    return LogEntry(
-        cursor.decode(),
-        int(fields[b"first"]),
-        tuple(LogLine.from_data(line) for line in lines),
-        is_joined=b"joined" in fields,
-    )
+def _log_entry(cursor: bytes, fields: dict[bytes, bytes], key: bytes) -> LogEntry:
+    try:
+        if b"end" in fields:
+            end = json.loads(fields[b"end"])
+            return LogEntry(cursor.decode(), end=EndRecord(shown(str(end["reason"])), int(end["exit_code"])))
+        if b"joined" in fields:
+            return LogEntry(cursor.decode(), int(fields[b"first"]), is_joined=True)
+        return LogEntry(cursor.decode(), int(fields[b"first"]), decode_lines(fields[b"lines"], key))
+    except NotVerified as error:
+        return LogEntry(cursor.decode(), refusal=str(error))
+    except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        return LogEntry(cursor.decode(), refusal=f"it is no entry of a log ({type(error).__name__})")
 
 
 def _items_entry(cursor: bytes, fields: dict[bytes, bytes]) -> ItemsEntry:
-    return ItemsEntry(cursor.decode(), int(fields[b"n"]), fields[b"items"])
+    """What is no batch comes out as one that is not signed: whoever takes it refuses it."""
+    n_items = fields.get(b"n", b"")
+    return ItemsEntry(cursor.decode(), int(n_items) if n_items.isdigit() else 0, fields.get(b"items", b""))

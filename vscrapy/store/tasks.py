@@ -1,4 +1,9 @@
-"""Tasks: submit, look at, stop; and the sender's sign of life."""
+"""
+Tasks: submit, look at, stop; and the sender's sign of life.
+
+Records and stats are not signed: they say how a task gets on, never what is run. One that cannot be read counts as
+not being there, so that it keeps nobody from the others.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,7 @@ from typing import Any, Final
 from vscrapy import keys
 from vscrapy.errors import ProtocolMismatch, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.model import PROTOCOL
+from vscrapy.shown import shown
 from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store, text, texts
 from vscrapy.store.connection import translate
@@ -118,15 +124,26 @@ THROUGH_MS: Final = 600_000
 _STATS = ("response_received_count", "item_scraped_count", "log_count/ERROR")
 
 
+def _ids(members: Iterable[bytes]) -> list[int]:
+    return [int(member) for member in members if member.isdigit()]
+
+
+def _readable(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> TaskRecord | None:
+    try:
+        return _record(taskid, record, counts)
+    except (LookupError, ValueError, OverflowError):
+        return None
+
+
 def _record(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> TaskRecord:
     def number(name: str) -> int:
         return int(float(record.get(name) or 0))
 
     return TaskRecord(
         taskid=taskid,
-        spider=record.get("spider", ""),
+        spider=shown(record.get("spider", "")),
         state=TaskState(record["state"]),
-        reason=record.get("reason", ""),
+        reason=shown(record.get("reason", "")),
         exit_code=number("exit_code"),
         is_attached=number("sender_timeout_ms") > 0,
         created_ms=number("created_ms"),
@@ -237,26 +254,26 @@ class Tasks:
     def live_ids(self) -> list[int]:
         """The ids of the tasks that have not ended, oldest first."""
         with translate(self._store.endpoint):
-            return [int(taskid) for taskid in self._store.client.zrange(keys.TASKS, 0, -1)]
+            return _ids(self._store.client.zrange(keys.TASKS, 0, -1))
 
     def finished_ids(self, most: int) -> list[int]:
         """The ids of the tasks that ended last, newest first."""
         with translate(self._store.endpoint):
-            return [int(taskid) for taskid in self._store.client.zrevrange(keys.FINISHED, 0, most - 1)]
+            return _ids(self._store.client.zrevrange(keys.FINISHED, 0, most - 1))
 
     def records(self, taskids: list[int]) -> dict[int, TaskRecord]:
-        """Read records in one round trip; ids without one are left out."""
+        """Read records in one round trip; ids without one, and those that cannot be read, are left out."""
         pipeline = self._store.client.pipeline(transaction=False)
         for taskid in taskids:
             pipeline.hgetall(keys.task(taskid))
             pipeline.hmget(keys.stats(taskid), *_STATS)
         with translate(self._store.endpoint):
             replies: list[Any] = pipeline.execute() if taskids else []
-        return {
-            taskid: _record(taskid, texts(record), counts)
+        read = {
+            taskid: _readable(taskid, texts(record), counts)
             for taskid, record, counts in zip(taskids, replies[::2], replies[1::2], strict=True)
-            if b"state" in record
         }
+        return {taskid: record for taskid, record in read.items() if record is not None}
 
     def record(self, taskid: int) -> TaskRecord:
         """
@@ -404,16 +421,16 @@ class Tasks:
     def suspended_ids(self) -> list[int]:
         """The ids of the suspended tasks, the longest suspended first."""
         with translate(self._store.endpoint):
-            return [int(taskid) for taskid in self._store.client.zrange(keys.SUSPENDED, 0, -1)]
+            return _ids(self._store.client.zrange(keys.SUSPENDED, 0, -1))
 
     def end_forgotten(self) -> None:
         """End the suspended tasks that nobody has gone on with."""
         before_ms = self.now_ms() - keys.SUSPENDED_TTL_S * 1000
         with translate(self._store.endpoint):
             forgotten = self._store.client.zrangebyscore(keys.SUSPENDED, "-inf", before_ms)
-        for taskid in forgotten:
+        for taskid in _ids(forgotten):
             with suppress(TaskGone):
-                self.stop(int(taskid), reason=Reason.SHUTDOWN, mode=StopMode.GRACEFUL)
+                self.stop(taskid, reason=Reason.SHUTDOWN, mode=StopMode.GRACEFUL)
 
     def archive(self, record: TaskRecord) -> None:
         """Move a finished task from the registry of live tasks to that of finished ones. Safe to repeat."""
@@ -494,8 +511,9 @@ class Tasks:
         with translate(self._store.endpoint):
             counted = texts(self._store.client.hgetall(keys.stats(taskid)))
             values = texts(self._store.client.hgetall(keys.stat_values(taskid)))
-        numbers = {name: _number(number) for name, number in counted.items()}
-        return numbers, [json.loads(value) for _, value in sorted(values.items())]
+        numbers = {name: number for name, value in counted.items() if (number := _number(value)) is not None}
+        found = [_object(value) for _, value in sorted(values.items())]
+        return numbers, [value for value in found if value is not None]
 
     def keep_stats(self, taskid: int, values: str) -> None:
         """Keep the stats that home has dumped, as JSON; they are the last word. Safe to repeat."""
@@ -508,11 +526,21 @@ class Tasks:
             return text(self._store.client.get(keys.final_stats(taskid)))
 
 
-def _number(value: str) -> int | float:
+def _number(value: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return None
+
+
+def _object(value: str) -> dict[str, Any] | None:
     try:
-        return int(value)
-    except ValueError:
-        return float(value)
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class Subscription:

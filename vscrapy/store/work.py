@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from vscrapy import keys
+from vscrapy.shown import shown
 from vscrapy.store.base import Store, text
 
 
@@ -30,13 +31,13 @@ class Work:
 def work(store: Store, taskid: int) -> list[Work]:
     """Read what each worker has done for a task, by name."""
     counts, held = store.run("work", [keys.processes(taskid), keys.counts(taskid)], [keys.prefix(taskid)])
-    counted = {text(name): int(number) for name, number in zip(counts[::2], counts[1::2], strict=True)}
+    counted = {shown(text(name)): int(number) for name, number in zip(counts[::2], counts[1::2], strict=True)}
     processes: Counter[str] = Counter()
     in_flight: Counter[str] = Counter()
     for worker, leases in zip(held[::2], held[1::2], strict=True):
-        processes[text(worker)] += 1
-        in_flight[text(worker)] += int(leases)
-    names = {name.split(" ", 1)[1] for name in counted} | set(processes)
+        processes[shown(text(worker))] += 1
+        in_flight[shown(text(worker))] += int(leases)
+    names = {name.partition(" ")[2] for name in counted} | set(processes)
     return [
         Work(
             worker=name,

@@ -10,6 +10,7 @@ from typing import Any, Final
 from vscrapy import keys
 from vscrapy.errors import NameTaken, ProtocolMismatch
 from vscrapy.model import PROTOCOL
+from vscrapy.shown import shown
 from vscrapy.store.base import Store, text, texts
 from vscrapy.store.connection import translate
 from vscrapy.store.frontier import leave
@@ -44,6 +45,8 @@ class WorkerRecord:
     #: Milliseconds since the epoch, Redis time.
     since_ms: int
     seen_ms: int
+    #: How often it has not begun a task because something was not signed, or not what was signed.
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +193,8 @@ class Workers:
         """The crawl processes that a worker runs: taskid and process."""
         with translate(self._store.endpoint):
             members = self._store.client.smembers(keys.worker_processes(worker))
-        pairs = (text(member).split(":", 1) for member in members)
-        return sorted((int(taskid), process) for taskid, process in pairs)
+        pairs = (text(member).partition(":") for member in members)
+        return sorted((int(taskid), process) for taskid, _, process in pairs if taskid.isdecimal())
 
     def list(self) -> list[WorkerRecord]:
         """All workers that are on the list, by name."""
@@ -216,10 +219,12 @@ class Workers:
 
 def _worker(name: str, record: dict[str, str], *, is_alive: bool) -> WorkerRecord:
     def number(field: str) -> int:
-        return int(record.get(field) or 0)
+        value = record.get(field, "")
+        return int(value) if value.isdigit() else 0
 
+    record = {field: shown(value) for field, value in record.items()}
     return WorkerRecord(
-        name=name,
+        name=shown(name),
         is_alive=is_alive,
         slots=number("slots"),
         processes=number("processes"),
@@ -231,4 +236,5 @@ def _worker(name: str, record: dict[str, str], *, is_alive: bool) -> WorkerRecor
         protocol=number("protocol"),
         since_ms=number("since_ms"),
         seen_ms=number("seen_ms"),
+        refused=number("refused"),
     )

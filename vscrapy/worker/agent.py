@@ -35,7 +35,7 @@ from vscrapy.store.streams import Streams
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.worker.bell import Bell
-from vscrapy.worker.checkout import Checkouts
+from vscrapy.worker.checkout import LIMIT_BYTES, Checkouts
 from vscrapy.worker.contact import BACKOFF_S, Contact
 from vscrapy.worker.pulse import Identity, Pulse
 from vscrapy.worker.reactor import Reactor, Timer, cancel
@@ -89,6 +89,8 @@ class AgentOptions:
     close_timeout_s: float = CLOSE_TIMEOUT_S
     #: A task's turn, while others wait for a slot (s).
     turn_s: float = TURN_S
+    #: Bytes that a bundle may have here.
+    bundle_bytes: int = LIMIT_BYTES
     entry: tuple[str, str] = ENTRY
     home_entry: tuple[str, str] = HOME_ENTRY
 
@@ -126,7 +128,7 @@ class Agent(Service):
         self._contact = Contact(reactor, say, n_threads=8 + 3 * options.slots)
         self._relay = Relay(reactor, lambda taskid, lines: self._contact.call(streams.append_log, taskid, lines), say)
         self._spawner = Spawner(reactor, say)
-        self._checkouts = Checkouts(options.home, Blobs(self._store), say)
+        self._checkouts = Checkouts(options.home, Blobs(self._store), say, limit_bytes=options.bundle_bytes)
         self._slots = Slots(
             reactor,
             self._store,
@@ -237,7 +239,11 @@ class Agent(Service):
     # --- the heartbeat; called in its thread
 
     def _beat_fields(self) -> dict[str, Any]:
-        return {"slots": self._options.slots, "processes": self._slots.n_busy}
+        return {
+            "slots": self._options.slots,
+            "processes": self._slots.n_busy,
+            "refused": self._slots.n_refused,
+        }
 
     def beat_failed(self, error: StoreUnavailable | StoreRefused) -> None:
         """The pulse did not get through."""

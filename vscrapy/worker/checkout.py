@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from vscrapy.bundle import unpack
+from vscrapy.bundle import check, unpack
 from vscrapy.errors import BundleError
 from vscrapy.httpcache import drop_unused
 from vscrapy.model import BundleFile, Manifest
@@ -26,6 +26,8 @@ from vscrapy.store.blobs import Blobs
 
 #: Size of the cache (bytes); beyond it, what was used longest ago is removed.
 CACHE_BYTES: Final = 1024**3
+#: Bytes that a bundle may have here, whoever signed it (``VSCRAPY_BUNDLE_LIMIT``).
+LIMIT_BYTES: Final = 1024**3
 #: Bytes and files that are fetched in one round trip.
 FETCH_BYTES: Final = 8 * 1024 * 1024
 FETCH_FILES: Final = 500
@@ -39,11 +41,18 @@ class Checkouts:
     """All directories of one agent. Blocks on disk and Redis: not for the reactor's thread."""
 
     def __init__(
-        self, home: Path, blobs: Blobs, say: Callable[[str], None], *, cache_bytes: int = CACHE_BYTES
+        self,
+        home: Path,
+        blobs: Blobs,
+        say: Callable[[str], None],
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        limit_bytes: int = LIMIT_BYTES,
     ) -> None:
         self._blobs = blobs
         self._say = say
         self._cache_bytes = cache_bytes
+        self._limit_bytes = limit_bytes
         self.home = home
         self._cache = home / "cache" / "blobs"
         self._run = home / "run"
@@ -75,13 +84,13 @@ class Checkouts:
             OSError: The disk refuses.
             StoreUnavailable, StoreRefused: No files from Redis now.
         """
+        check(manifest, self._limit_bytes)  # before anything is fetched
         target = self._run / f"{self._host}-{os.getpid()}-{taskid}-{number}"
         self._remove_quietly(target)
         files = {file.sha256: file for root in manifest.roots for file in root.files}
         self._fetch([file for file in files.values() if not self._is_cached(file)])
         try:
-            # The manifest is signed: its own size is as good a limit as any.
-            unpack(manifest, lambda sha: self._read(files[sha]), target, limit_bytes=max(1, manifest.size_bytes))
+            unpack(manifest, lambda sha: self._read(files[sha]), target, limit_bytes=self._limit_bytes)
         except BaseException as error:
             self._remove_quietly(target)
             if isinstance(error, BundleError) and isinstance(error.__cause__, OSError):
@@ -142,9 +151,7 @@ class Checkouts:
     def _fetch(self, files: list[BundleFile]) -> None:
         """Put files into the cache."""
         for batch in _batches(files):
-            # One more than the largest: zlib says that a blob is whole only when there is room left.
-            limit_bytes = max(file.size_bytes for file in batch) + 1
-            for sha, content in self._blobs.get([file.sha256 for file in batch], limit_bytes=limit_bytes).items():
+            for sha, content in self._blobs.get({file.sha256: file.size_bytes for file in batch}).items():
                 self._keep(sha, content)
 
     def _keep(self, sha: str, content: bytes) -> None:
@@ -165,7 +172,7 @@ class Checkouts:
         except FileNotFoundError:
             content = None
         if content is None or hashlib.sha256(content).hexdigest() != file.sha256:
-            content = self._blobs.get([file.sha256], limit_bytes=file.size_bytes + 1)[file.sha256]
+            content = self._blobs.get({file.sha256: file.size_bytes})[file.sha256]
             self._keep(file.sha256, content)
         return content
 

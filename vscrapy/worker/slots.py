@@ -119,6 +119,8 @@ class Slots:
         self._turns = Turns(options.turn_s)
         #: The name that places are claimed under; empty: none are claimed now.
         self.worker = ""
+        #: How often a task was not begun here because something of it was not signed, or not what was signed.
+        self.n_refused = 0
         self._residents: dict[str, _Resident] = {}
         self._n_claiming = 0
         self._is_draining = False
@@ -272,7 +274,7 @@ class Slots:
         """Run a crawl process until it has ended."""
         child, taskid = resident.child, record.taskid
         try:
-            job = await self._contact.insist(self._read_job, taskid)
+            job, key = await self._contact.insist(self._read_job, taskid)
             manifest = manifest_from_json(job["manifest"])
             child.shas = sorted({file.sha256 for root in manifest.roots for file in root.files})
             child.close_timeout_s = float(job.get("close_timeout_s", self._options.close_timeout_s))
@@ -281,9 +283,10 @@ class Slots:
             resident.directory = await self._check_out(child.place, manifest)
             if not self._is_wanted(child):
                 return _Ending("left")
-            child.launch(self._spawner, self._spec(child.place, record, job, resident.directory))
+            child.launch(self._spawner, self._spec(child.place, record, job, key, resident.directory))
             self._turn_valve(child)
         except (NotVerified, BundleError) as error:
+            self.n_refused += 1
             self._say(f"task {taskid} is not run: {error}")
             return _Ending("failed", f"was not started: {error}")
         except (TaskGone, OSError) as error:
@@ -295,17 +298,22 @@ class Slots:
     def _is_wanted(child: CrawlProcess) -> bool:
         return not (child.is_asked_to_leave or child.kill_reason)
 
-    def _read_job(self, taskid: int) -> dict[str, Any]:
-        key = wire.task_key(self._options.endpoint.secret, taskid)
-        job = wire.decode_job(self._tasks.job(taskid), key)
+    def _read_job(self, taskid: int) -> tuple[dict[str, Any], bytes]:
+        """A task's job, and the key that signs its payloads."""
+        try:
+            job, key = wire.open_job(self._tasks.job(taskid), self._options.endpoint.secret, taskid)
+        except ValueError as error:
+            raise BundleError(str(error)) from error
         if not isinstance(job.get("manifest"), str):
             raise BundleError("the task has no manifest; was it sent by another version of vscrapy?")
-        return job
+        return job, key
 
     async def _check_out(self, place: Place, manifest: Manifest) -> Path:
         return await self._contact.insist(self._checkouts.check_out, place.taskid, place.number, manifest)
 
-    def _spec(self, place: Place, record: TaskRecord, job: dict[str, Any], directory: Path) -> dict[str, Any]:
+    def _spec(
+        self, place: Place, record: TaskRecord, job: dict[str, Any], key: bytes, directory: Path
+    ) -> dict[str, Any]:
         endpoint, is_home = self._options.endpoint, place.is_home
         return {
             "id": place.process,
@@ -317,8 +325,8 @@ class Slots:
             "url": endpoint.url,
             "source": endpoint.source,
             "insecure": endpoint.is_insecure_allowed,
-            # Of this task alone: the cluster's secret is not for user code.
-            "key": wire.task_key(endpoint.secret, place.taskid).hex(),
+            # Of this task alone, and not for jobs: the cluster's secret is not for user code.
+            "key": key.hex(),
             "directory": str(directory),
             "home": str(self._checkouts.home),
             "job": job,

@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  task record (HASH)
 -- KEYS[2]  log (STREAM)
--- ARGV[1]  lines, a JSON array
+-- ARGV[1]  lines, signed
 -- ARGV[2]  their number
 -- ARGV[3]  lines kept at most; at least the newest entry is kept
 -- ARGV[4]  bytes kept at most; the same
@@ -25,7 +25,7 @@ while kept > most or bytes > most_bytes do
     if #oldest < 2 then
         break
     end
-    local n = tonumber(oldest[1][2][4])
+    local n = tonumber(oldest[1][2][4]) or 0 -- none of ours
     redis.call('XDEL', KEYS[2], oldest[1][1])
     kept = redis.call('HINCRBY', KEYS[1], 'log_kept', -n)
     bytes = redis.call('HINCRBY', KEYS[1], 'log_bytes', -#oldest[1][2][6])
