@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Final
 
+from vscrapy.config import redact
 from vscrapy.errors import VscrapyError
 
 #: Command -> module in ``vscrapy.commands`` with ``run(argv) -> exit code``.
@@ -31,6 +33,10 @@ COMMANDS: Final = {
 }
 
 
+#: Options that are followed by a secret.
+_SECRET_OPTIONS: Final = frozenset({"-pa", "--password", "--secret"})
+
+
 def main(argv: list[str] | None = None) -> int:
     """
     Run one command.
@@ -42,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         The exit code; see the README.
     """
     args = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        _hide_secrets(args)
     try:
         if args and args[0] in COMMANDS:
             run: Callable[[list[str]], int] = import_module(f"vscrapy.commands.{COMMANDS[args[0]]}").run
@@ -57,6 +65,35 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _hide_secrets(args: list[str]) -> None:
+    """Take passwords and the secret out of what a process list shows of this process, from now on."""
+    visible = list(visible_args(args))
+    if visible != args:
+        from setproctitle import setproctitle
+
+        setproctitle(shlex.join(["vscrapy", *visible]))
+
+
+def visible_args(args: list[str]) -> Iterator[str]:
+    """The arguments as others may see them."""
+    before = ""
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        if before in _SECRET_OPTIONS:
+            yield "***"
+        elif name in _SECRET_OPTIONS and equals:
+            yield f"{name}=***"
+        elif arg.startswith("-pa") and before != "--":
+            yield arg if arg == "-pa" else "-pa***"
+        elif before == "--redis":
+            yield redact(arg)
+        elif name == "--redis" and equals:
+            yield f"--redis={redact(value)}"
+        else:
+            yield arg
+        before = arg
 
 
 def _scrapy(args: list[str]) -> int:

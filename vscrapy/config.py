@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import platformdirs
 
@@ -200,15 +200,30 @@ def require_secure(endpoint: Endpoint) -> None:
     Raises:
         InsecureStore: No password, beyond this machine, and ``--insecure`` was not given.
     """
-    parts = urlsplit(endpoint.url)
-    is_local = parts.scheme == "unix" or _is_loopback(parts.hostname or "")
-    if is_local or _password(parts) or endpoint.is_insecure_allowed:
-        return
-    raise InsecureStore(
-        f"The Redis {redact(endpoint.url)!r} from {endpoint.source} has no password and is not on this machine: "
+    if not (is_local(endpoint.url) or _password(urlsplit(endpoint.url)) or endpoint.is_insecure_allowed):
+        raise insecure(endpoint, "has no password")
+
+
+def insecure(endpoint: Endpoint, what: str) -> InsecureStore:
+    """Make the refusal of a Redis beyond this machine that lets everybody in."""
+    return InsecureStore(
+        f"The Redis {redact(endpoint.url)!r} from {endpoint.source} {what}, and is not on this machine: "
         "anyone who reaches it could run code on the workers. Set requirepass on the server and put the password "
         "in the URL (redis://:PASSWORD@HOST), or accept the risk with --insecure (VSCRAPY_INSECURE=1)."
     )
+
+
+def is_local(url: str) -> bool:
+    """Can this Redis only be reached from this machine?"""
+    parts = urlsplit(url)
+    return parts.scheme == "unix" or _is_loopback(parts.hostname or "")
+
+
+def without_password(url: str) -> str:
+    """The same Redis, for who has neither user nor password."""
+    parts = urlsplit(url)
+    options = [(name, value) for name, value in parse_qsl(parts.query) if name not in ("username", "password")]
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=urlencode(options)))
 
 
 def url_from_parts(host: str, port: str = "", password: str = "", db: str = "") -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,8 +27,17 @@ _NEVER = re.compile(r"\.git|\.hg|\.svn|\.env(\..*)?", re.DOTALL)
 
 
 def never_travels(name: str) -> bool:
-    """Is this the name of a file or directory with history or secrets?"""
-    return _NEVER.fullmatch(name) is not None
+    """
+    Is this the name of a file or directory with history or secrets?
+
+    Also one that some file system takes for such a name: it may fold case, or look past signs that have no width,
+    and dots and spaces at the end.
+    """
+    if not name.startswith(".") and name.isascii():
+        return False
+    folded = unicodedata.normalize("NFKD", name).casefold()
+    visible = "".join(sign for sign in folded if unicodedata.category(sign) != "Cf").rstrip(". ")
+    return _NEVER.fullmatch(visible) is not None
 
 
 @dataclass(frozen=True, slots=True)

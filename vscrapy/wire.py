@@ -73,6 +73,11 @@ class Kind(bytes, Enum):
     FACT = b"fact"
     LOG = b"log"
 
+    @property
+    def words(self) -> str:
+        """What a person calls it."""
+        return {Kind.ITEMS: "batch of items", Kind.LOG: "part of a log"}.get(self, self.value.decode())
+
 
 @cache
 def _stretched(secret: str) -> bytes:
@@ -119,7 +124,7 @@ def verify(key: bytes, kind: Kind, signed: bytes) -> bytes:
     mac = hmac.digest(key, kind.value + b":" + payload, "sha256")[:MAC_BYTES]
     if not hmac.compare_digest(mac, signed[:MAC_BYTES]):
         raise NotVerified(
-            f"a {kind.value.decode()} of {len(signed)} bytes is not signed with this cluster's secret; "
+            f"a {kind.words} of {len(signed)} bytes is not signed with this cluster's secret; "
             "it was not touched (do sender and workers have the same VSCRAPY_SECRET?)"
         )
     return payload

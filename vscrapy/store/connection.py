@@ -30,7 +30,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from vscrapy.config import redact, require_secure
+from vscrapy.config import insecure, is_local, redact, require_secure, without_password
 from vscrapy.errors import StoreRefused, StoreUnavailable
 from vscrapy.model import Endpoint
 from vscrapy.shown import shown
@@ -166,9 +166,12 @@ def check_server(client: redis.Redis, endpoint: Endpoint) -> None:
 
     Raises:
         StoreUnavailable, StoreRefused: As :func:`translate`; also a server older than Redis 7 or Valkey 7.2.
+        InsecureStore: It is not on this machine, and lets in who gives no password.
     """
     with translate(endpoint):
         info: dict[str, Any] = client.info("server")
+    if not (endpoint.is_insecure_allowed or is_local(endpoint.url)) and _is_open(endpoint):
+        raise insecure(endpoint, "asks for no password, whatever the URL has")
     is_valkey = "valkey_version" in info
     version = str(info["valkey_version"] if is_valkey else info["redis_version"])
     name, oldest = ("Valkey", _OLDEST_VALKEY) if is_valkey else ("Redis", _OLDEST_REDIS)
@@ -178,6 +181,22 @@ def check_server(client: redis.Redis, endpoint: Endpoint) -> None:
             f"the server at {redact(endpoint.url)} (from {endpoint.source}) is {name} {version}; "
             f"vscrapy needs {name} {'.'.join(map(str, oldest))} or newer"
         )
+
+
+def _is_open(endpoint: Endpoint) -> bool:
+    """Does the server let in who gives no password? One without any takes whatever it is given."""
+    stranger = redis.Redis.from_url(
+        without_password(endpoint.url),
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=CONNECT_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+    try:
+        return bool(stranger.ping())
+    except (RedisError, OSError):
+        return False
+    finally:
+        stranger.close()
 
 
 def require_server(client: redis.Redis, endpoint: Endpoint) -> None:
