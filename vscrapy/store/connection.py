@@ -44,6 +44,8 @@ BLOCK_MS: Final = 5000
 
 #: What redis-py puts before the server's words; it holds the command, which may be a whole file.
 _COMMAND: Final = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
+#: How a server's TLS says that it does not take a client's certificate.
+_NOT_TRUSTED: Final = ("unknown ca", "bad certificate", "decrypt error", "certificate expired", "certificate unknown")
 _OLDEST_REDIS: Final = (7, 0)
 _OLDEST_VALKEY: Final = (7, 2)
 
@@ -137,10 +139,8 @@ def _tls_problem(error: BaseException | None) -> str | None:
                 "it wants a client certificate; name its files in the URL "
                 "(?ssl_certfile=/PATH/client.pem&ssl_keyfile=/PATH/client.key)"
             )
-        if isinstance(error, ssl.SSLError) and ("unknown ca" in words or "bad certificate" in words):
+        if isinstance(error, ssl.SSLError) and any(alert in words for alert in _NOT_TRUSTED):
             return "it does not trust the client certificate that ssl_certfile in the URL names"
-        if isinstance(error, ssl.SSLError) and ("wrong version number" in words or "record layer" in words):
-            return "it does not speak TLS; write redis:// for a server without it"
         error = error.__cause__ or error.__context__
     return None
 
