@@ -105,10 +105,11 @@ def translate(endpoint: Endpoint) -> Iterator[None]:
     except (ConnectionError, TimeoutError, OSError) as error:
         if (problem := _tls_problem(error)) is not None:
             raise StoreRefused(f"Redis at {where}: {problem}") from error
-        raise StoreUnavailable(
-            f"Redis at {where} cannot be reached: {_words(error)}; is it running, and is this the right address? "
-            "('vscrapy config' shows which one is used and why)"
-        ) from error
+        hint = "is it running, and is this the right address? ('vscrapy config' shows which one is used and why)"
+        if endpoint.url.startswith("rediss:") and _is_cut(error):
+            # Under TLS 1.3 its refusal can come too late to be read. It may as well have been restarted.
+            hint = "if it wants a client certificate, name one that it trusts in the URL (ssl_certfile, ssl_keyfile)"
+        raise StoreUnavailable(f"Redis at {where} cannot be reached: {_words(error)}; {hint}") from error
     except NoPermissionError as error:
         raise StoreRefused(
             f"Redis at {where} does not allow this user what vscrapy needs: {_words(error)}; docs/security.md has "
@@ -123,6 +124,17 @@ def translate(endpoint: Endpoint) -> Iterator[None]:
 def _words(error: BaseException) -> str:
     """What a server says may come from anybody who can write to it."""
     return shown(" ".join(str(error).split()))
+
+
+def _is_cut(error: BaseException | None) -> bool:
+    """Was the connection there, and ended by the other side?"""
+    while error is not None:
+        if isinstance(error, ssl.SSLEOFError | ConnectionResetError | BrokenPipeError):
+            return True
+        if "closed by server" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _tls_problem(error: BaseException | None) -> str | None:
