@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -73,7 +72,7 @@ def _hide_secrets(args: list[str]) -> None:
     if visible != args:
         from setproctitle import setproctitle
 
-        setproctitle(shlex.join(["vscrapy", *visible]))
+        setproctitle(" ".join(["vscrapy", *visible]))
 
 
 def visible_args(args: list[str]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from vscrapy.model import Endpoint
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand in an empty project, with a home of its own and nothing configured anywhere."""
-    for name in ("VSCRAPY_REDIS_URL", "VSCRAPY_SECRET"):
+    for name in ("VSCRAPY_REDIS_URL", "VSCRAPY_SECRET", "VSCRAPY_INSECURE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
@@ -436,3 +436,68 @@ def test_config_command_shows_the_embedded_server_with_nothing_configured(capsys
     """The text for people."""
     assert config_command.run([]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "redis       the embedded server (from: nothing is configured)"
+
+
+@pytest.mark.parametrize(
+    ("value", "is_allowed"), [("1", True), ("Yes", True), ("0", False), ("", False), ("no", False)]
+)
+def test_insecure_is_a_variable_too(
+    project: Path, monkeypatch: pytest.MonkeyPatch, value: str, is_allowed: bool
+) -> None:
+    """For who cannot give an option: a service, a container."""
+    monkeypatch.setenv("VSCRAPY_INSECURE", value)
+    assert resolved(redis="redis://h").is_insecure_allowed is is_allowed
+    by_option = config.resolve(redis="redis://h", insecure=True)
+    assert by_option is not None
+    assert by_option.is_insecure_allowed
+
+
+def test_tls_options_are_taken_by_rediss_alone(tmp_path: Path) -> None:
+    """With files that are there; redis-py would fail at the first connection, with a traceback."""
+    file = tmp_path / "ca.pem"
+    file.touch()
+    options = (
+        f"ssl_ca_certs={file}&ssl_certfile={file}&ssl_keyfile={file}&ssl_check_hostname=false&ssl_cert_reqs=none"
+    )
+    config.check(f"rediss://h/0?{options}", "--redis")
+    with pytest.raises(ConfigError, match=r"the option 'ssl_ca_certs'.*; TLS is rediss://"):
+        config.check(f"redis://h/0?{options}", "--redis")
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("decode_responses=true", "the option 'decode_responses', which is none of db, password"),
+        ("ssl_ca_certs=ca.pem", "its ssl_ca_certs is 'ca.pem', which is not there, or no absolute path"),
+        ("ssl_certfile=/no/such/file", "its ssl_certfile is '/no/such/file', which is not there"),
+        ("ssl_cert_reqs=optional", "its ssl_cert_reqs is 'optional'; it takes required or none"),
+        ("db", "what stands behind its \\? cannot be read"),
+        ("x=hunter2@host", "it has a \\? and an @ behind it"),
+    ],
+)
+def test_options_of_a_url_are_checked(query: str, words: str) -> None:
+    """One line, before anything is connected; nothing that may be half of a password is in it."""
+    with pytest.raises(ConfigError, match=words) as caught:
+        config.check(f"rediss://host/0?{query}", "--redis")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["redis://hun$ter2/x@host/0", "redis://:hunter2/x@host/0", "redis://u?hunter2@host"])
+def test_half_a_password_is_not_shown_as_a_host(url: str) -> None:
+    """A / that was not written as %2F ends what is read as the host."""
+    with pytest.raises(ConfigError) as caught:
+        config.check(url, "--redis")
+    assert "ter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        ("redis://:pw@h:1/2", "redis://h:1/2"),
+        ("rediss://u:p%40w@[::1]:1/0?ssl_cert_reqs=none&password=x", "rediss://[::1]:1/0?ssl_cert_reqs=none"),
+        ("redis://h/0?username=u&password=p", "redis://h/0"),
+    ],
+)
+def test_without_password_is_the_same_server_for_a_stranger(url: str, bare: str) -> None:
+    """All that says who one is, is gone; how to get there stays."""
+    assert config.without_password(url) == bare

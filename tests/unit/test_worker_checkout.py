@@ -12,6 +12,7 @@ from typing import cast
 
 import pytest
 
+from vscrapy import bundle
 from vscrapy.errors import BundleError, TaskGone
 from vscrapy.model import BundleFile, BundleRoot, Manifest
 from vscrapy.store.blobs import Blobs
@@ -98,6 +99,34 @@ def test_check_out_of_a_wrong_blob_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(BundleError):
         checkouts(tmp_path, blobs).check_out(7, 1, manifest(a=b"right"))
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_check_out_of_too_large_a_bundle_fetches_nothing(tmp_path: Path) -> None:
+    """A worker's own limit holds, whoever has signed the manifest."""
+    blobs = FakeBlobs(b"x" * 101)
+    made = Checkouts(tmp_path, cast("Blobs", blobs), print, limit_bytes=100)
+    made.prepare()
+    with pytest.raises(BundleError, match=r"has 101 bytes, the limit VSCRAPY_BUNDLE_LIMIT is 100 bytes"):
+        made.check_out(7, 1, manifest(a=b"x" * 101))
+    assert (blobs.asked, list((tmp_path / "run").iterdir())) == ([], [])
+
+
+@pytest.mark.parametrize("path", ["../a", "/etc/a", "a/../../b", "a\\b", "", ".", "C:a", "a" * 300, "d/" * 600 + "a"])
+def test_check_out_of_a_path_that_leads_elsewhere_fetches_nothing(tmp_path: Path, path: str) -> None:
+    """Also when the secret's owner has signed it."""
+    blobs = FakeBlobs(b"x")
+    with pytest.raises(BundleError):
+        checkouts(tmp_path, blobs).check_out(7, 1, manifest(**{path: b"x"}))
+    assert (blobs.asked, list((tmp_path / "run").iterdir())) == ([], [])
+
+
+def test_check_out_of_too_many_files_fetches_nothing(tmp_path: Path) -> None:
+    """Empty files take no bytes, and each an inode."""
+    blobs = FakeBlobs(b"")
+    many = manifest(**{f"f{number}": b"" for number in range(bundle.MOST_FILES + 1)})
+    with pytest.raises(BundleError, match="100001 files; the most are 100000"):
+        checkouts(tmp_path, blobs).check_out(7, 1, many)
+    assert blobs.asked == []
 
 
 def test_check_out_on_a_disk_that_refuses_is_an_os_error(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.exceptions import NoScriptError
 
 from vscrapy.store.connection import REPLY_TIMEOUT_S, check_server, connect, translate
 from vscrapy.store.scripts import preload, source
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
     from redis.commands.core import Script
 
     from vscrapy.model import Endpoint
+
+#: In the first line of a script.
+_ONLY_READS: Final = "flags=no-writes"
 
 
 class Store:
@@ -58,7 +63,17 @@ class Store:
         if registered is None:
             registered = self._scripts[script] = self.client.register_script(source(script))
         with translate(self.endpoint):
+            if _ONLY_READS in source(script).partition("\n")[0]:
+                return self._read(registered, keys, args)
             return registered(keys=keys, args=args)
+
+    def _read(self, script: Script, keys: list[str], args: list[Any]) -> Any:
+        """Run a script that only reads as such: a user who may do no more than that may do it."""
+        try:
+            return self.client.evalsha_ro(script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            self.client.script_load(script.script)
+            return self.client.evalsha_ro(script.sha, len(keys), *keys, *args)
 
     def close(self) -> None:
         """Close all connections."""
