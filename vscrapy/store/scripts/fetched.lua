@@ -12,7 +12,7 @@ end
 redis.call('HSET', KEYS[1], 'fetched', ARGV[1])
 local last = redis.call('XRANGE', KEYS[2], ARGV[1], ARGV[1])[1]
 if ARGV[2] == '1' and last then
-    redis.call('HSET', KEYS[1], 'items_dropped_bytes', last[2][6])
+    redis.call('HSET', KEYS[1], 'items_dropped_bytes', last[2][6] or 0)
     redis.call('XTRIM', KEYS[2], 'MINID', ARGV[1])
     redis.call('XDEL', KEYS[2], ARGV[1])
 end
