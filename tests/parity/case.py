@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from tests.integration.machine import copy_project, write_project
 
 if TYPE_CHECKING:
+    from tests.parity.figure import Figure
     from tests.parity.run import Run
 
 #: What two runs are compared by.
@@ -56,8 +57,32 @@ class Unequal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Crawl:
+    """
+    One of several crawls that a case runs at once; with ``scrapy crawl``, they run one after the other.
+
+    Its name is its User-Agent, by which the site's log tells whose a request is; its feed is ``NAME.jsonl``.
+    """
+
+    #: Unique in its case.
+    name: str
+    #: Its project, below the case's directory; crawls may share one.
+    project: str
+    #: What is written into its project before it starts: path -> text or bytes.
+    files: Mapping[str, str | bytes] = field(default_factory=dict)
+    args: tuple[str, ...] = ()
+    #: It starts when the one before has so many crawl processes; 0: when the one before was sent.
+    after: int = 0
+
+    @property
+    def feed(self) -> str:
+        """The file of its items."""
+        return f"{self.name}.jsonl" if self.name else "items.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Case:
-    """A crawl that is run in three ways."""
+    """A crawl, or several at once, that are run in three ways."""
 
     #: Unique; words with hyphens.
     name: str
@@ -77,6 +102,8 @@ class Case:
     command: str = "crawl"
     args: tuple[str, ...] = ("-O", "items.jsonl")
     env: Mapping[str, str] = field(default_factory=dict)
+    #: Several crawls at once, each compared with its own ``scrapy crawl``; (): one.
+    crawls: tuple[Crawl, ...] = ()
     #: How often the command is run in the same project; the last run is what is compared.
     turns: int = 1
     #: Where the command is run, below the project.
@@ -85,6 +112,13 @@ class Case:
     concurrency: int | None = 2
     #: Crawl processes that must have crawled pages in the run with three; fewer where there is nothing to share.
     least_processes: int = 2
+    #: Latency of the site's pages (ms); None: as it is.
+    latency_ms: int | None = None
+    #: Slots of the worker, and a task's turn on it (s) while others wait; None: as it is.
+    slots: int = 3
+    turn_s: float | None = None
+    #: Numbers that are seen, with their bounds.
+    figures: tuple[Figure, ...] = ()
     #: What may differ, and why.
     unequal: tuple[Unequal, ...] = ()
     #: Files (patterns) whose very bytes must be the same; others, where feeds are, are lines in any order.
@@ -104,30 +138,42 @@ class Case:
     #: It is part of ``make test``.
     is_fast: bool = False
 
+    @property
+    def all_crawls(self) -> tuple[Crawl, ...]:
+        """The crawls; the only one of most cases has no name."""
+        return self.crawls or (Crawl(name="", project="."),)
+
     def write(self, target: Path, base: str) -> Path:
         """Write the project, for a site at *base*."""
-
-        def placed(text: str) -> str:
-            return text.replace(_SITE, base).replace(_HOST, urlsplit(base).netloc)
-
         if self.is_example:
             copy_project(target)
         elif self.source:
-            write_project(target, placed(self.source), settings=placed(self.settings))
-        for name, content in self.files.items():
-            path = target / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, bytes):
-                path.write_bytes(content)
-            else:
-                path.write_text(placed(textwrap.dedent(content)))
+            write_project(target, _placed(self.source, base), settings=_placed(self.settings, base))
+        write_files(target, self.files, base)
         return target
 
-    def command_line(self, program: str, base: str) -> list[str]:
-        """The command, for a site at *base*; it runs on as many processes as there are."""
+    def command_line(self, program: str, base: str, crawl: Crawl) -> list[str]:
+        """The command of a crawl, for a site at *base*; it runs on as many processes as there are."""
         few = () if self.concurrency is None else ("-s", f"CONCURRENT_REQUESTS={self.concurrency}")
         args = [arg.replace(_SITE, base) for arg in self.args]
+        if crawl.name:
+            args = ["-O", crawl.feed, "-s", f"USER_AGENT={crawl.name}", *crawl.args]
         return [program, self.command, self.spider, *args, *few]
+
+
+def write_files(target: Path, files: Mapping[str, str | bytes], base: str) -> None:
+    """Write files below a project, for a site at *base*."""
+    for name, content in files.items():
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            path.write_text(_placed(textwrap.dedent(content), base))
+
+
+def _placed(text: str, base: str) -> str:
+    return text.replace(_SITE, base).replace(_HOST, urlsplit(base).netloc)
 
 
 def all_cases() -> Iterator[Case]:

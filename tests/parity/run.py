@@ -16,9 +16,10 @@ from typing import Any, Final
 
 from tests.integration.machine import Finished, Machine, Running, Site
 from tests.integration.outcome import REPEATED, dumped_stats, fixed
-from tests.parity.case import Case, Way
+from tests.parity.case import Case, Crawl, Way, write_files
 from tests.parity.contents import read
 from tests.parity.log import Record, records
+from tests.parity.traffic import at_once
 from vscrapy import keys
 from vscrapy.errors import TaskGone
 from vscrapy.store.streams import Cursors, Streams
@@ -38,8 +39,6 @@ _CRAWLED: Final = re.compile(r"Crawled \(\d+\) <\w+ (?P<url>\S+)>")
 _FINDING: Final = re.compile(r"^vscrapy: check: .* \[([a-z-]+)\]: ", re.MULTILINE)
 #: Loggers of what is the same for all: the public suffix list is fetched by the first who needs it, if at all.
 _ELSEWHERE: Final = frozenset({"tldextract"})
-#: The feed of most cases.
-_FEED: Final = "items.jsonl"
 
 
 @dataclass(frozen=True)
@@ -59,21 +58,25 @@ class Run:
     stats: dict[str, Any]
     #: Records from WARNING on, and the project's own at every level.
     log: list[Record]
-    #: The site's access log.
+    #: The site's access log, in the order of the arrivals.
     site_log: list[dict[str, Any]]
     #: Requests at once, at most.
     peak: int
+    #: Which of the case's crawls it is.
+    name: str = ""
     #: URL and number of the crawl process, for each page that was crawled; for vscrapy, with LOG_LEVEL at DEBUG.
     crawled: list[tuple[str, int]] = field(default_factory=list)
     #: Crawl processes that the task has had.
     joined: int = 0
     #: Requests that waited on Redis at a time, at most, as far as was seen.
     deepest: int = 0
+    #: When all crawl processes had joined (monotonic seconds), where that was waited for; else 0.
+    joined_s: float = 0.0
 
     @property
     def paths(self) -> list[str]:
         """The paths of the site that were asked for, in the order of their arrival."""
-        return [entry["path"] for entry in sorted(self.site_log, key=lambda entry: entry["start_monotonic_s"])]
+        return [entry["path"] for entry in self.site_log]
 
     @property
     def requests(self) -> Counter[str]:
@@ -93,12 +96,13 @@ class Run:
 
 
 class _Watch:
-    """Follows the newest task's log on Redis: which crawl process does what."""
+    """Follows the log, on Redis, of the next task: which crawl process does what."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._streams = Streams(machine.store)
         self._before = machine.last_taskid()
+        self._taskid: int | None = None
         self._cursor = Cursors()
         self._opened: set[int] = set()
         self.deepest = 0
@@ -107,8 +111,11 @@ class _Watch:
     @property
     def taskid(self) -> int | None:
         """The task; None: not yet."""
-        last = self._machine.last_taskid()
-        return last if last > self._before else None
+        if self._taskid is None:
+            last = self._machine.last_taskid()
+            # Another crawl is started only when this one has its task.
+            self._taskid = last if last > self._before else None
+        return self._taskid
 
     @property
     def n_open(self) -> int:
@@ -145,57 +152,126 @@ class _Watch:
         return 0 if taskid is None else int(self._machine.store.client.hget(keys.task(taskid), "process_seq") or 0)
 
 
-def crawl(case: Case, way: Way, machine: Machine, site: Site, directory: Path) -> Run:
-    """Run a case in one way, in a directory of its own."""
-    program, options = WAYS[way]
-    project = case.write(directory, site.base)
-    before = _bytes(project)
-    (project / case.directory).mkdir(exist_ok=True)
-    command = [*case.command_line(program, site.base), *options]
+@dataclass
+class _Going:
+    """A crawl that was started."""
+
+    crawl: Crawl
+    project: Path
+    running: Running
+    #: None: it is no task.
+    watch: _Watch | None
+
+
+def crawl(case: Case, way: Way, machine: Machine, site: Site, directory: Path) -> list[Run]:
+    """Run the crawls of a case in one way, in a directory of their own."""
+    written: dict[str, dict[str, bytes]] = {}
+    for each in case.all_crawls:
+        if each.project not in written:
+            written[each.project] = _bytes(case.write(directory / each.project, site.base))
+            (directory / each.project / case.directory).mkdir(exist_ok=True)
     for turn in range(case.turns):
         site.reset()
-        watch = None if program == "scrapy" else _Watch(machine)
-        running = machine.start(command, project / case.directory, env=case.env)
-        if watch is not None:
-            is_slow = way == "3 processes" and (case.least_processes > 1 or turn < case.turns - 1)
-            _follow(watch, running, site, case, is_slow=is_slow)
-        finished = running.wait(case.timeout_s)
-    if watch is not None:
-        while watch.look(1):
-            pass
-    state = site.state()
+        if case.latency_ms is not None:
+            site.set_latency(case.latency_ms)
+        followed = _Followed(case, way, machine, site, is_last=turn == case.turns - 1)
+        for each in case.all_crawls:
+            project = directory / each.project
+            write_files(project, each.files, site.base)
+            written[each.project].update({name: (project / name).read_bytes() for name in each.files})
+            followed.start(each, project)
+        followed.follow()
+    log = sorted(site.log(), key=lambda entry: float(entry["start_monotonic_s"]))
+    return [_run(case, way, going, log, followed.joined_s, written[going.crawl.project]) for going in followed.all]
+
+
+class _Followed:
+    """The crawls of a case, started one after the other and followed to their ends."""
+
+    def __init__(self, case: Case, way: Way, machine: Machine, site: Site, *, is_last: bool) -> None:
+        self._case, self._way, self._machine, self._site = case, way, machine, site
+        self._program, self._options = WAYS[way]
+        self._deadline = time.monotonic() + case.timeout_s
+        self.all: list[_Going] = []
+        #: When all processes had joined (monotonic seconds), where that was waited for.
+        self.joined_s = 0.0
+        #: Until then the site is slow, so that there is something to do for them.
+        self._is_slow = way == "3 processes" and (case.least_processes > 1 or not is_last)
+        if self._is_slow:
+            site.set_latency(SLOW_MS)
+
+    def start(self, crawl: Crawl, project: Path) -> None:
+        """Start one; with ``scrapy crawl``, the one before has ended."""
+        is_task = self._program == "vscrapy"
+        if self.all and is_task:
+            before = self.all[-1]
+            before.running.wait_for_output(r"vscrapy: task \d+: ")
+            most = 1 if self._way == "1 process" else crawl.after
+            while self._n_open(before) < min(crawl.after, most) and self._is_going(before):
+                self._look()
+        command = [*self._case.command_line(self._program, self._site.base, crawl), *self._options]
+        watch = _Watch(self._machine) if is_task else None
+        running = self._machine.start(command, project / self._case.directory, env=self._case.env)
+        self.all.append(_Going(crawl, project, running, watch))
+        if not is_task:
+            running.wait(self._case.timeout_s)
+
+    def follow(self) -> None:
+        """Watch them until all have ended."""
+        while any(map(self._is_going, self.all)):
+            self._look()
+        for going in self.all:
+            going.running.wait(max(1.0, self._deadline - time.monotonic()))
+            while going.watch is not None and going.watch.look(1):
+                pass
+
+    def _is_going(self, going: _Going) -> bool:
+        return going.running.is_running and time.monotonic() < self._deadline
+
+    @staticmethod
+    def _n_open(going: _Going) -> int:
+        return 0 if going.watch is None else going.watch.n_open
+
+    def _look(self) -> None:
+        for going in self.all:
+            if going.watch is not None and going.running.is_running:
+                going.watch.look()
+        if self._is_slow and sum(map(self._n_open, self.all)) >= self._case.slots:
+            self._is_slow = False
+            self.joined_s = time.monotonic()
+            latency_ms = self._case.latency_ms
+            self._site.set_latency(self._site.delay_ms if latency_ms is None else latency_ms)
+
+
+def _run(
+    case: Case, way: Way, going: _Going, log: list[dict[str, Any]], joined_s: float, before: dict[str, bytes]
+) -> Run:
+    """What a crawl left behind."""
+    project, crawl, watch = going.project, going.crawl, going.watch
+    finished = going.running.wait()
     written = [name for name, data in _bytes(project).items() if before.get(name) != data]
+    site_log = [entry for entry in log if crawl.name in ("", entry["user_agent"])]
     return Run(
         case,
         way,
         finished,
         project,
-        items=_items(project / case.directory / _FEED),
+        items=_items(project / case.directory / crawl.feed),
         files={
             name: read(project / name, is_exact=any(fnmatch.fnmatch(name, pattern) for pattern in case.exact))
             for name in written
-            if Path(name).name != _FEED
+            if Path(name).name != crawl.feed
         },
         stats=fixed(dumped_stats(finished)) if "Dumping Scrapy stats" in finished.stderr else {},
         log=[record for record in records(finished.stderr, str(project)) if _counts(case, record)],
-        site_log=state["entries"],
-        peak=state["peak"],
+        site_log=site_log,
+        peak=at_once(site_log),
+        name=crawl.name,
         crawled=watch.crawled if watch is not None else [],
         joined=watch.joined if watch is not None else 0,
         deepest=watch.deepest if watch is not None else 0,
+        joined_s=joined_s,
     )
-
-
-def _follow(watch: _Watch, running: Running, site: Site, case: Case, *, is_slow: bool) -> None:
-    """Watch a run to its end; until all processes are there, the site may be slow."""
-    deadline = time.monotonic() + case.timeout_s
-    if is_slow:
-        site.set_latency(SLOW_MS)
-    while running.is_running and time.monotonic() < deadline:
-        watch.look()
-        if is_slow and watch.n_open == 3:
-            is_slow = False
-            site.set_latency(site.delay_ms)
 
 
 def _bytes(directory: Path) -> dict[str, bytes]:

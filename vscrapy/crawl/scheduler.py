@@ -207,7 +207,7 @@ class Scheduler(BaseScheduler):
         if self._is_strict and not self._is_engine_waiting:
             self._n_awaited = self._n_open_results
         # In Scrapy's very order, what came of the last pages is put in before the next one is chosen.
-        is_held = self._is_paused or self._n_awaited > 0
+        is_held = self._is_paused or self._n_awaited > 0 or self._close_spider.is_waiting
         while not is_held and (found := self._buffer.pop()) is not None:
             if isinstance(found, Lease):
                 request = self._decode(found)
@@ -295,7 +295,8 @@ class Scheduler(BaseScheduler):
         self._hold(is_held=reply.is_held)
         was_idle, self._is_task_idle = self._is_task_idle, reply.is_idle
         self._turn_start()
-        reason_to_close = self._close_spider.learn(reply.counts, outbox.counts)
+        was_near_limit = self._close_spider.is_waiting
+        reason_to_close = self._close_spider.learn(reply.counts, outbox.counts, reply.leased)
         if reply.state in (TaskState.STOPPING, TaskState.FINISHED):
             self._stop(reply.reason)
         elif reason_to_close is not None:
@@ -307,7 +308,7 @@ class Scheduler(BaseScheduler):
             self._watch_hunger(is_starved=has_nothing and reply.queued > 0 and reply.leased > 0 and not is_kept_still)
         if reply.is_start_lost and has_nothing and reply.queued == 0 and not self._is_paused:
             self.leave()  # the process that takes this one's place runs start() on
-        is_choice_there = self._is_strict and bool(self._buffer)
+        is_choice_there = (self._is_strict or was_near_limit) and bool(self._buffer)
         has_gone_on = was_paused and not self._is_paused
         if reply.leases or (reply.is_idle and not was_idle) or has_gone_on or is_choice_there:
             self._hooks.wake()

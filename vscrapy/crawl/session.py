@@ -56,6 +56,10 @@ class Outbox:
     shares: dict[str, int] = field(default_factory=dict)
     #: What the task counts, not as a stat: name -> so many more.
     counts: dict[str, int] = field(default_factory=dict)
+    #: Counts that begin anew.
+    restarted: set[str] = field(default_factory=set)
+    #: They do not wait for results to leave with.
+    is_urgent: bool = False
 
     def add_stats(self, delta: StatsDelta, stat_values: str) -> None:
         """Put changes of stats on top of those that wait."""
@@ -75,9 +79,8 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """Is there nothing to commit?"""
-        return not (
-            self.results or self.added or self.raised or self.lowered or self.stat_values or self.facts or self.shares
-        )
+        has_stats = self.added or self.raised or self.lowered or self.stat_values
+        return not (self.results or has_stats or self.facts or self.shares or self.is_urgent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +179,19 @@ class Session:
         """Ask with each commit what the whole task has counted."""
         self._is_counting = True
 
-    def count(self, name: str) -> None:
-        """Count one more, for the whole task; it leaves with the next results."""
+    def count(self, name: str, *, is_urgent: bool = False) -> None:
+        """Count one more, for the whole task; it leaves with the next results, or at once."""
         with self._condition:
             self._outbox.counts[name] = self._outbox.counts.get(name, 0) + 1
+            if is_urgent:
+                self._outbox.is_urgent = True
+                self._condition.notify()
+
+    def restart(self, name: str) -> None:
+        """Count from zero again, for the whole task."""
+        with self._condition:
+            self._outbox.counts[name] = 0
+            self._outbox.restarted.add(name)
 
     def knows_better(self, fact: str) -> bool:
         """Is a newer value of this fact still on its way from here?"""
@@ -332,6 +344,7 @@ class Session:
             fact_version=self._fact_version,
             shares=outbox.shares,
             counts=outbox.counts if self._is_counting else None,
+            restarted=outbox.restarted,
             wanted=wanted,
         )
 

@@ -6,7 +6,7 @@ A request is waiting, leased or done, exactly one of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -241,6 +241,7 @@ class Frontier:
         fact_version: int = 0,
         shares: Mapping[str, int] | None = None,
         counts: Mapping[str, int] | None = None,
+        restarted: Collection[str] = (),
         wanted: int = 0,
     ) -> Committed:
         """
@@ -255,6 +256,7 @@ class Frontier:
             fact_version: The facts that the process knows.
             shares: Downloader slot -> smaller share of its concurrency that the process has come down to.
             counts: What the task counts, not as a stat: name -> so many more; None: nothing, and nobody asks.
+            restarted: Names of counts that begin anew, at the number in *counts*.
             wanted: Leases wanted, 0 to 500.
 
         Raises:
@@ -274,8 +276,8 @@ class Frontier:
         for share in shares.items():
             args.extend(share)
         args.append(-1 if counts is None else len(counts))
-        for count in (counts or {}).items():
-            args.extend(count)
+        for name, count in (counts or {}).items():
+            args.extend((name, "=" if name in restarted else "+", count))
         rows = stats.rows() if stats else []
         args.append(len(rows))
         for row in rows:

@@ -23,7 +23,8 @@
 -- ARGV[6]  version of the facts that the process knows
 -- ARGV[7]  number of new facts; then for each: id, value
 -- next     number of shares that the process has come down to; then for each: slot, share
--- next     number of what the task counts otherwise, -1: nobody asks; then for each: name, number
+-- next     number of what the task counts otherwise, -1: nobody asks; then for each: name, operation ('+'; '=':
+--            it begins anew), number
 -- next     number of counted stats; then for each: name, operation ('+', 'max', 'min'), number
 -- next     failed requests kept at most; number of new ones; then for each:
 --            lease id; '': it cannot be put back
@@ -161,8 +162,8 @@ else
     at = at + 1
     is_counting = others >= 0
     for _ = 1, others do
-        redis.call('HINCRBY', prefix .. 'closing', ARGV[at], ARGV[at + 1])
-        at = at + 2
+        redis.call(ARGV[at + 1] == '=' and 'HSET' or 'HINCRBY', prefix .. 'closing', ARGV[at], ARGV[at + 2])
+        at = at + 3
     end
     local counted, n_errors = tonumber(ARGV[at]), 0
     at = at + 1
