@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOWEST ?= .venv-lowest
-# Tests mostly wait for processes; those of one file stay together.
-PYTEST := -m pytest -n 3 --dist loadfile
+# Tests mostly wait for processes; tests/conftest.py says which stay together.
+PYTEST := -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-long parity scrapy-tests test-lowest lint clean
 

@@ -1,5 +1,6 @@
 """
-Servers for the tests: one for all, emptied before each test, and one of its own for a test that breaks it.
+The order of the tests, and servers for them: one for all, emptied before each test, and one of its own for a test
+that breaks it.
 
 ``VSCRAPY_TEST_REDIS_URL`` names another server to hold the store against, such as the oldest one that is
 supported; everything on it is deleted.
@@ -17,6 +18,23 @@ from tests.integration import support
 from vscrapy import embedded
 from vscrapy.model import Endpoint
 from vscrapy.store.base import Store
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Spread the tests well over processes (``--dist loadgroup --no-loadscope-reorder``).
+
+    A test with a machine of its own goes to whichever process is free; those of other files stay together, for they
+    may share one. Long chains come first, and what is short comes last.
+    """
+    ranks = {}
+    for item in items:
+        is_alone = "machine" in getattr(item, "fixturenames", ())
+        if not is_alone:
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}.{item.path.stem}"))
+        ranks[item] = 2 if item.path.parent.name == "unit" else int(is_alone)
+    items.sort(key=ranks.__getitem__)
 
 
 @pytest.fixture(scope="session")

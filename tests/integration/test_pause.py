@@ -23,7 +23,9 @@ pytest_plugins = ["tests.integration.machine"]
 #: Looks of a crawl process at its task, half a second each, after which what goes on would show.
 N_LOOKS: Final = 4
 #: Pages of a crawl that is paused in the middle.
-N_PAGES: Final = 300
+N_PAGES: Final = 100
+#: ... by a command, which takes its time.
+N_PAGES_BY_COMMAND: Final = 300
 
 _numbers = count(1)
 
@@ -36,7 +38,7 @@ SHOP: Final = """
     class Pages(Spider):
         name = "pages"
 
-        def __init__(self, base, last="300", **kwargs):
+        def __init__(self, base, last="100", **kwargs):
             super().__init__(**kwargs)
             self.urls = [f"{base}/trouble/fine/{n}" for n in range(1, int(last) + 1)]
             self.start_urls = self.urls
@@ -106,21 +108,19 @@ class Crawl:
         )
 
     def pause(self) -> None:
-        """``vscrapy pause``, and wait until nothing is in flight."""
-        finished = self.machine.run(["vscrapy", "pause", str(self.taskid)])
-        assert (finished.exit_code, finished.stdout) == (0, f"task {self.taskid}: paused\n"), finished.output
+        """Do as ``vscrapy pause`` does, and wait until nothing is in flight."""
+        self.machine.tasks.pause(self.taskid)
         wait_for(lambda: self.record.leased == 0, what=lambda: f"nothing is in flight: {self.record}")
 
     def resume(self) -> None:
-        """``vscrapy resume``."""
-        finished = self.machine.run(["vscrapy", "resume", str(self.taskid)])
-        assert (finished.exit_code, finished.stdout) == (0, f"task {self.taskid}: running\n"), finished.output
+        """Do as ``vscrapy resume`` does."""
+        self.machine.tasks.resume(self.taskid)
 
-    def finish(self) -> Finished:
+    def finish(self, n_pages: int = N_PAGES) -> Finished:
         """Wait for the end, and see that each page became one item."""
         finished = self.sender.wait()
         assert finished.exit_code == 0, finished.output
-        assert self.items() == Counter(range(1, N_PAGES + 1))
+        assert self.items() == Counter(range(1, n_pages + 1))
         return finished
 
     def items(self) -> Counter[int]:
@@ -136,19 +136,22 @@ def pages_of(site: Site) -> Counter[str]:
 def test_paused_crawl_rests_and_is_whole_after_resume(machine: Machine, slow_site: Site, shop: Path) -> None:
     """Nothing is asked of the site meanwhile; its sender is told; each page is crawled once."""
     machine.start_worker(2)
-    crawl = Crawl(machine, shop, slow_site, "pages")
+    crawl = Crawl(machine, shop, slow_site, "pages", "-a", f"last={N_PAGES_BY_COMMAND}")
     crawl.sender.wait_for_output(r"page 30\b")
-    crawl.pause()
+    paused = machine.run(["vscrapy", "pause", str(crawl.taskid)])
+    assert (paused.exit_code, paused.stdout) == (0, f"task {crawl.taskid}: paused\n"), paused.output
+    crawl.pause()  # which it is already
     crawl.sender.wait_for_output(rf"^vscrapy: task {crawl.taskid} is paused; 'vscrapy resume {crawl.taskid}' lets it")
     before, processes = pages_of(slow_site), set(crawl.places())
     crawl.wait_for_looks()
     record = crawl.record
     assert (record.state, pages_of(slow_site), set(crawl.places())) == (TaskState.PAUSED, before, processes)
-    assert record.queued == N_PAGES - before.total()
+    assert record.queued == N_PAGES_BY_COMMAND - before.total()
     listed = machine.run(["vscrapy", "-l"]).stdout
     assert re.search(rf"^ *{crawl.taskid} +pages +paused ", listed, re.MULTILINE)
-    crawl.resume()
-    finished = crawl.finish()
+    resumed = machine.run(["vscrapy", "resume", str(crawl.taskid)])
+    assert (resumed.exit_code, resumed.stdout) == (0, f"task {crawl.taskid}: running\n"), resumed.output
+    finished = crawl.finish(N_PAGES_BY_COMMAND)
     assert finished.stderr.count(f"vscrapy: task {crawl.taskid} goes on\n") == 1
     assert set(pages_of(slow_site).values()) == {1}
 
@@ -170,17 +173,17 @@ def test_start_is_held_still_while_its_task_is_paused(machine: Machine, slow_sit
 def test_requests_that_cannot_travel_rest_too(machine: Machine, slow_site: Site, shop: Path) -> None:
     """They stay on the process that made them, and are not begun either."""
     machine.start_worker(1)
-    crawl = Crawl(machine, shop, slow_site, "local", "-a", "last=1500")
+    crawl = Crawl(machine, shop, slow_site, "local")
     crawl.sender.wait_for_output(r"page \d+$")
-    assert machine.run(["vscrapy", "pause", str(crawl.taskid)]).exit_code == 0
+    machine.tasks.pause(crawl.taskid)
     crawl.wait_for_looks(2)
     before = pages_of(slow_site)
     crawl.wait_for_looks()
     assert pages_of(slow_site) == before
-    assert before.total() < 1500
+    assert before.total() < N_PAGES
     crawl.resume()
     finished = crawl.sender.wait()
-    assert (finished.exit_code, crawl.items()) == (0, Counter(range(2, 1501)))
+    assert (finished.exit_code, crawl.items()) == (0, Counter(range(2, N_PAGES + 1)))
 
 
 def test_queued_task_that_is_paused_gets_a_process_after_resume_only(
