@@ -166,4 +166,6 @@ def followers(taskid: int) -> str:
 #   <prefix>waiters:SLOT      SET of processes that wait for a share; <prefix>contended: SET of such slots
 #   <prefix>released          HASH slot with a delay -> when its last holder left it (ms), and who that was
 #   <prefix>closing           HASH name -> number: what the task counts, not as a stat (for CLOSESPIDER_*)
+#   <prefix>suspects          LIST of "SLOT LF QUEUE LF payload": in hand when their process died; they run alone
+#   <prefix>deaths            HASH SHA-1 of such a payload -> how many processes have died with it in hand
 #   <prefix>seen:BUCKET       SET of integers: 64 bits of each fingerprint seen; 0 <= BUCKET < SEEN_BUCKETS

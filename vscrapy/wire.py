@@ -426,6 +426,8 @@ class What(StrEnum):
     DOWNLOAD = "download failed"
     #: Scrapy's HttpErrorMiddleware kept the response from the callback, after all retries.
     IGNORED = "response ignored"
+    #: Process after process died with it, alone, in hand.
+    PROCESS = "crawl process died"
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ from vscrapy.states import StopMode
 from vscrapy.store.base import Store
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
+from vscrapy.worker.turns import TURN_S
+from vscrapy.worker.vital import STUCK_S
 
 T = TypeVar("T")
 
@@ -283,12 +285,14 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
-#: ``vscrapy`` with workers whose turns are as short as a test wants.
-_TURNS: Final = """
+#: ``vscrapy`` with workers whose turns, and patience with a stuck process, are as short as a test wants.
+_HASTY: Final = """
 import functools, sys
 import vscrapy.worker.agent as agent
+import vscrapy.worker.vital as vital
 from vscrapy.cli import main
 agent.AgentOptions = functools.partial(agent.AgentOptions, turn_s={turn_s})
+vital.STUCK_S = {stuck_s}
 sys.exit(main())
 """
 
@@ -465,7 +469,9 @@ class Machine:
         *,
         redis: str | None = None,
         env: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
         turn_s: float | None = None,
+        stuck_s: float | None = None,
     ) -> Running:
         """
         Start a worker, and wait until it is ready.
@@ -474,12 +480,17 @@ class Machine:
 
         Args:
             redis: The store's URL; default: this machine's embedded server, started if need be.
+            options: More of its command line.
             turn_s: A task's turn while others wait; default: as it is.
+            stuck_s: Silence after which a process is told to be stuck; default: as it is.
         """
         url = redis or self.start_embedded().url
-        command = ["vscrapy"] if turn_s is None else ["python", "-c", _TURNS.format(turn_s=turn_s)]
+        command = ["vscrapy"]
+        if turn_s is not None or stuck_s is not None:
+            hasty = _HASTY.format(turn_s=turn_s or TURN_S, stuck_s=stuck_s or STUCK_S)
+            command = ["python", "-c", hasty]
         worker = self.start(
-            [*command, "worker", "--slots", str(slots), "--name", name],
+            [*command, "worker", "--slots", str(slots), "--name", name, *options],
             env={"VSCRAPY_REDIS_URL": url, **(env or {})},
         )
         self._workers.append(worker)

@@ -153,6 +153,8 @@ class View:
     processes: Mapping[str, Mapping[str, Any]]
     #: Names of all of the task's keys, without the prefix, with their time to live (s; -1: none).
     ttls: Mapping[str, int]
+    #: Those that run alone, the next one first: slot, queue, payload.
+    suspects: Sequence[tuple[str, str, bytes]] = ()
 
     @property
     def state(self) -> TaskState:
@@ -165,7 +167,8 @@ class View:
 
     def payloads(self) -> Counter[bytes]:
         """All payloads that wait."""
-        return Counter(payload for payloads in self.waiting.values() for payload in payloads)
+        waiting = [payload for payloads in self.waiting.values() for payload in payloads]
+        return Counter([*waiting, *(payload for _, _, payload in self.suspects)])
 
     def faults(self) -> list[str]:
         """What does not agree with itself."""
@@ -181,6 +184,7 @@ class View:
         owners = {self.record["start_owner"], self.record["idle_owner"]} - {""}
         expected = {
             "queued": (self.number("queued"), sum(self.payloads().values())),
+            "suspects": (int(self.record.get("suspects", 0)), len(self.suspects)),
             "leased": (self.number("leased"), active.total()),
             "processes": (self.number("processes"), len(self.processes)),
             "active": ({slot: n for slot, n in self.active.items() if n}, dict(active)),
@@ -218,6 +222,8 @@ def view(store: Store, taskid: int) -> View:
             pipeline.zrange(prefix + name, 0, -1, withscores=True)
         elif name.startswith("leases:"):
             pipeline.hgetall(prefix + name)
+        elif name == "suspects":
+            pipeline.lrange(prefix + name, 0, -1)
         else:
             pipeline.exists(prefix + name)
     record, active, ready, processes, *rest = pipeline.execute()
@@ -240,6 +246,7 @@ def view(store: Store, taskid: int) -> View:
         },
         processes={name: json.loads(value) for name, value in texts(processes).items()},
         ttls={name: int(ttl) for name, (ttl, _) in found.items()},
+        suspects=[_held(held) for held in found.get("suspects", (0, []))[1]],
     )
 
 

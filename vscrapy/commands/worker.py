@@ -39,6 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     config.add_redis_options(parser)
     parser.add_argument("--slots", type=int, metavar="N", help="crawl processes at a time; default: one a CPU")
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="resident memory that a crawl process may take, as in 800M or 2G; one with more leaves its task",
+    )
     parser.add_argument("--name", help="its name in lists and logs; default: the host's")
     parser.add_argument("--idle-exit", type=float, metavar="S", help=argparse.SUPPRESS)
     parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
@@ -64,6 +69,7 @@ def _work(options: argparse.Namespace) -> None:
         name=options.name,
         idle_exit_s=options.idle_exit,
         close_timeout_s=_number("VSCRAPY_CLOSE_TIMEOUT", "seconds", CLOSE_TIMEOUT_S),
+        memory_bytes=_size(options.memory) if options.memory else 0,
         bundle_bytes=int(_number("VSCRAPY_BUNDLE_LIMIT", "bytes", LIMIT_BYTES)),
     )
     if not options.embedded:
@@ -89,6 +95,14 @@ def _endpoint(options: argparse.Namespace, home: Path) -> Endpoint:
         file=sys.stderr,
     )
     return endpoint
+
+
+def _size(words: str) -> int:
+    """Read a size: bytes, or with K, M, G."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", words, re.IGNORECASE)
+    if found is None:
+        raise ConfigError(f"--memory is {words!r}; give a size, as in 800M or 2G.")
+    return int(float(found[1]) * 1024 ** ("", "K", "M", "G").index(found[2].upper()))
 
 
 def _number(variable: str, unit: str, default: float) -> float:

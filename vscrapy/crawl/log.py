@@ -67,6 +67,14 @@ class Channel:
         except OSError:
             os._exit(ORPHANED)
 
+    def tell(self, **words: Any) -> None:
+        """Tell the agent something that is no line of the log."""
+        try:
+            with self._lock:
+                self._socket.sendall(json.dumps({"tell": words}, separators=(",", ":")).encode() + b"\n")
+        except OSError:
+            os._exit(ORPHANED)
+
     def listen(self) -> list[dict[str, Any]]:
         """Wait for the agent's next words; none when it is gone."""
         heard = b""
@@ -90,6 +98,9 @@ class NoChannel(Channel):
 
     def say(self, line: LogLine) -> None:
         """Drop the line."""
+
+    def tell(self, **words: Any) -> None:
+        """Drop the words."""
 
     def listen(self) -> list[dict[str, Any]]:
         """Hear that nobody is there."""

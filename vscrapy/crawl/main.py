@@ -8,8 +8,10 @@ Forked from the template with the project's files in a directory of its own; rea
 from __future__ import annotations
 
 import cProfile
+import faulthandler
 import logging
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -58,6 +60,9 @@ def run(spec: dict[str, Any], channel_fd: int, work: Callable[[dict[str, Any], d
     """Do some work in the project's directory, with its output on the channel; as :func:`main`."""
     channel = Channel(channel_fd)
     install_streams(channel)
+    # Raw, on descriptor 2: what ends the process at once, and what blocks it, cannot go through Python's own.
+    faulthandler.enable(file=2)
+    faulthandler.register(signal.SIGUSR2, file=2, all_threads=False)
     job: dict[str, Any] = spec["job"]
     _enter(Path(spec["directory"]), job)
     try:

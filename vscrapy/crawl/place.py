@@ -64,11 +64,13 @@ class Place:
         #: Why the process is to leave; None: it is not.
         self._why: str | None = None
         self._leave: Callable[[str], None] | None = None
+        self._call: Callable[..., Any] | None = None
         self.scheduler: Scheduler | None = None
 
     def attach(self, scheduler: Scheduler, call: Callable[..., Any]) -> None:
         """The spider is being opened: from now on the process can leave gracefully."""
         self.scheduler = scheduler
+        self._call = call
         with self._lock:
             self._leave = leave = partial(call, scheduler.leave)
             why = self._why
@@ -100,9 +102,18 @@ class Place:
                         self.leave(word["why"])
                     elif word["do"] == "valve":
                         self.channel.least = int(word["level"])
+                    elif word["do"] == "answer":
+                        self._answer()
             os._exit(ORPHANED)
 
         threading.Thread(target=hear, name="vscrapy-agent", daemon=True).start()
+
+    def _answer(self) -> None:
+        """Answer from the reactor's thread: a callback that blocks it keeps the answer back."""
+        if self._call is not None:
+            self._call(self.channel.tell, answers=True)
+        else:
+            self.channel.tell(answers=True)
 
     def take_signals(self) -> None:
         """SIGTERM and SIGINT to this process alone: leave; the task goes on elsewhere."""

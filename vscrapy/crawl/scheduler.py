@@ -54,6 +54,8 @@ MOST_HELD: Final = 1000
 START_AHEAD: Final = 1000
 #: ... and fewer results than this wait for the reply to their commit.
 START_BACKLOG: Final = 200
+#: The reason with which Scrapy's MemoryUsage extension closes the spider.
+_MEMORY_EXCEEDED: Final = "memusage_exceeded"
 #: A process that gets no lease for so long, although requests wait, gives its slot back (seconds): others have
 #: the whole of what the sites may see.
 STARVED_S: Final = 3.0
@@ -286,6 +288,7 @@ class Scheduler(BaseScheduler):
             if self._hooks.is_closing:
                 self._put([Result("back", lease.id) for lease in reply.leases])
             else:
+                self._tell_suspect(reply)
                 self._buffer.add(reply.leases)
         was_paused, self._is_paused = self._is_paused, reply.state is TaskState.PAUSED
         if self._is_paused:
@@ -334,6 +337,10 @@ class Scheduler(BaseScheduler):
             self._ask()
 
     def _on_closing(self, reason: str) -> None:
+        if reason == _MEMORY_EXCEEDED and not self._is_stopped_by_task:
+            # Scrapy's MEMUSAGE_LIMIT_MB ends this process; the task goes on in another.
+            logger.warning("vscrapy: crawl process %d leaves: %s", self.place.number, reason)
+            self._is_leaving = self.place.handler.is_leaving = True
         if not (self._is_leaving or self._is_stopped_by_task):
             # Requests may have been put back since this process was told of the end: it leaves, and others go on.
             self._session.stop_task(reason, if_idle=reason == Reason.FINISHED and self._is_task_idle)
@@ -540,6 +547,24 @@ class Scheduler(BaseScheduler):
             self._starved_from_s = time.monotonic()
         elif time.monotonic() - self._starved_from_s > STARVED_S:
             self.leave("the others do all that the sites may see of this task")
+
+    def _tell_suspect(self, reply: Committed) -> None:
+        """Say which request runs here alone: if the process dies now, its agent can say of what."""
+        lease = next((lease for lease in reply.leases if lease.id == reply.suspect), None)
+        if lease is None:
+            return
+        try:
+            request = decode_request(lease.payload, self._spider, self.place.key)
+        except (NotVerified, ValueError):
+            return  # next_request() drops it, and says so
+        self.place.channel.tell(
+            suspect={
+                "url": request.url,
+                "method": request.method,
+                "callback": getattr(request.callback, "__name__", ""),
+                "errback": getattr(request.errback, "__name__", ""),
+            }
+        )
 
     def _hold(self, *, is_held: bool) -> None:
         """Tell, on one process, that the crawl is held, and that it goes on."""

@@ -164,7 +164,9 @@ def _go_on(
 
 def _job(order: Order, settings: BaseSettings, made: _Collected, *, has_job_dir: bool) -> dict[str, Any]:
     """What is to be run; the taskid and the nonce are yet missing."""
+    timeout_s = settings.getfloat("VSCRAPY_REQUEST_TIMEOUT", -1)
     return {
+        **({} if timeout_s < 0 else {"request_timeout_s": timeout_s}),
         "protocol": PROTOCOL,
         "kind": order.kind,
         "spider": order.spider,

@@ -19,6 +19,8 @@ from vscrapy.store.base import Store, text
 MOST_CRASHES: Final = 5
 #: Requests that failed for good, and that are kept of a task.
 MOST_FAILURES: Final = 1000
+#: So many processes die with a request in hand, all but the first with it alone, until it is given up.
+MOST_DEATHS: Final = 4
 #: A process that found nothing to do has left: the task does not grow for this long (ms).
 STARVED_PAUSE_MS: Final = 30_000
 #: How often the feeds of a detached task are tried, and the wait after the first try (ms); it doubles with each.
@@ -174,6 +176,8 @@ class Committed:
     is_start_lost: bool = False
     #: Too many items wait to be fetched: there are no leases until they are.
     is_held: bool = False
+    #: The lease that runs alone: a process has died with it in hand. '': none.
+    suspect: str = ""
     #: The commit had been done before, and its reply was lost; ``duplicates`` are those of then.
     is_replayed: bool = False
 
@@ -321,6 +325,7 @@ class Frontier:
             is_start_lost=bool(reply[12]),
             counts={text(name): int(count) for name, count in zip(reply[13][::2], reply[13][1::2], strict=True)},
             is_held=bool(reply[14]),
+            suspect=text(reply[15]),
             is_replayed=status == "replayed",
         )
 
@@ -352,12 +357,14 @@ def _result_args(result: Result) -> Iterable[Any]:
         yield from (request.slot, request.queue, bucket, member, request.payload)
 
 
-def leave(store: Store, taskid: int, process: str, *, how: str) -> TaskState | None:
+def leave(store: Store, taskid: int, process: str, *, how: str, failure: bytes = b"") -> TaskState | None:
     """
     A crawl process is no more: its leases go back to the frontier. Safe to call again.
 
     Args:
         how: ``left``, ``crashed`` or ``failed``: see ``leave.lua``.
+        failure: Signed; what is told of a request that has killed its processes, if this one is given up now.
+            Empty: it was not the process that failed, but its whole worker, or nobody knows.
 
     Returns:
         The task's state after it; None when the task is gone.
@@ -367,7 +374,7 @@ def leave(store: Store, taskid: int, process: str, *, how: str) -> TaskState | N
         [keys.task(taskid), keys.processes(taskid), keys.leases(taskid, process)],
         [
             *(keys.prefix(taskid), process, how, MOST_CRASHES, keys.FINISHED_TTL_S, keys.SEEN_BUCKETS),
-            *(STARVED_PAUSE_MS, MOST_FEED_TRIES, FEED_WAIT_MS),
+            *(STARVED_PAUSE_MS, MOST_FEED_TRIES, FEED_WAIT_MS, failure, MOST_DEATHS, MOST_FAILURES),
         ],
     )
     state = text(reply[1])

@@ -91,6 +91,8 @@ class AgentOptions:
     turn_s: float = TURN_S
     #: Bytes that a bundle may have here.
     bundle_bytes: int = LIMIT_BYTES
+    #: Resident memory that a crawl process may take (bytes); 0: any.
+    memory_bytes: int = 0
     entry: tuple[str, str] = ENTRY
     home_entry: tuple[str, str] = HOME_ENTRY
 
@@ -138,7 +140,7 @@ class Agent(Service):
             self._checkouts,
             SlotOptions(
                 *(options.slots, endpoint, options.entry, options.home_entry),
-                *(options.close_timeout_s, options.turn_s),
+                *(options.close_timeout_s, options.turn_s, options.memory_bytes),
             ),
             freed=self._freed,
             say=say,
@@ -298,6 +300,7 @@ class Agent(Service):
 
     async def _look(self) -> None:
         """Look once, and do what follows from it."""
+        self._slots.examine(time.monotonic())
         here = self._slots.close_timeouts_s
         try:
             look = await self._contact.call(self._observe, frozenset(here))

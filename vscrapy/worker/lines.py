@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from vscrapy.wire import LogLine
 
@@ -19,6 +19,9 @@ LINE_CHARS: Final = 64 * 1024
 OBJECT_BYTES: Final = 8 * 1024 * 1024
 #: Stands where something was cut off.
 CUT: Final = " [... cut by vscrapy: the line is too long ...]"
+
+#: How words for the agent begin, as :meth:`vscrapy.crawl.log.Channel.tell` writes them.
+_TELL: Final = b'{"tell":'
 
 
 class TextLines:
@@ -76,12 +79,25 @@ class TextLines:
 
 
 class ChannelLines:
-    """JSON objects from a crawl process's channel, one a line."""
+    """
+    JSON objects from a crawl process's channel, one a line.
 
-    def __init__(self, *, process: int, worker: str, clock: Callable[[], float]) -> None:
+    Args:
+        told: Called with what it tells its agent besides.
+    """
+
+    def __init__(
+        self,
+        *,
+        process: int,
+        worker: str,
+        clock: Callable[[], float],
+        told: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> None:
         self._process = process
         self._worker = worker
         self._clock = clock
+        self._told = told
         self._partial = bytearray()
         self._is_skipping = False
 
@@ -95,7 +111,7 @@ class ChannelLines:
         if self._is_skipping:
             self._is_skipping = False
             del objects[0]
-        return [self._line(text) for text in objects if text] + self._cut()
+        return [line for text in objects if text and (line := self._take(text)) is not None] + self._cut()
 
     def end(self) -> list[LogLine]:
         """Give what is there without an end."""
@@ -111,6 +127,16 @@ class ChannelLines:
         self._partial.clear()
         self._is_skipping = True
         return [line]
+
+    def _take(self, text: bytes) -> LogLine | None:
+        """A line; or words for the agent itself."""
+        if text.startswith(_TELL):
+            try:
+                self._told(json.loads(text)["tell"])
+                return None
+            except (LookupError, TypeError, ValueError, RecursionError):
+                pass  # the project wrote it; it is shown
+        return self._line(text)
 
     def _line(self, text: bytes) -> LogLine:
         try:

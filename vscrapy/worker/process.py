@@ -30,6 +30,7 @@ from vscrapy.valve import ALL
 from vscrapy.worker.lines import ChannelLines, TextLines
 from vscrapy.worker.reactor import Reactor, Timer, cancel
 from vscrapy.worker.spawner import Order
+from vscrapy.worker.vital import Pulse
 
 if TYPE_CHECKING:
     from twisted.internet.unix import Server
@@ -152,6 +153,13 @@ class CrawlProcess:
         self.ended: Deferred[int | None] = Deferred()
         self.is_launched = False
         self.is_asked_to_leave = False
+        #: What it had in hand may have been the death of it: it was killed for what it did.
+        self.is_to_blame = True
+        #: The request that runs in it alone, because processes have died with it in hand; None: no such.
+        self.suspect: dict[str, Any] | None = None
+        #: Signs the task's payloads; empty before the job was read.
+        self.key = b""
+        self.pulse = Pulse()
         #: The level that it was told.
         self._level = ALL
         #: Its place was given to others.
@@ -162,7 +170,7 @@ class CrawlProcess:
             stream: TextLines(stream, process=place.number, worker=place.worker, clock=time.time)
             for stream in ("out", "err")
         }
-        self._objects = ChannelLines(process=place.number, worker=place.worker, clock=time.time)
+        self._objects = ChannelLines(process=place.number, worker=place.worker, clock=time.time, told=self._told)
         self._pipes: dict[str, _Pipe] = {}
         self._channel: Server | None = None
         self._is_held_up = False
@@ -214,8 +222,25 @@ class CrawlProcess:
             self._level = level
             self._channel.write(json.dumps({"do": "valve", "level": level}).encode() + b"\n")
 
-    def kill(self, reason: str) -> None:
-        """End it and all that it has started, at once."""
+    def ask_to_answer(self) -> None:
+        """Let its reactor say that it turns."""
+        if self._channel is not None:
+            self._channel.write(json.dumps({"do": "answer"}).encode() + b"\n")
+
+    def show_stack(self) -> None:
+        """Let it write to its log where it is, even if it is stuck in C code."""
+        if self.pid is not None and not self._has_exited:
+            os.kill(self.pid, signal.SIGUSR2)
+
+    def kill(self, reason: str, *, is_to_blame: bool = False) -> None:
+        """
+        End it and all that it has started, at once.
+
+        Args:
+            is_to_blame: For what it did itself.
+        """
+        if not self.kill_reason:
+            self.is_to_blame = is_to_blame
         self.kill_reason = self.kill_reason or reason
         if self.pid is None or self._has_exited:
             return  # started() comes back here.
@@ -281,6 +306,12 @@ class CrawlProcess:
         self.ended.callback(self._code)
 
     # --- what it says
+
+    def _told(self, words: dict[str, Any]) -> None:
+        if words.get("answers"):
+            self.pulse.answered()
+        elif isinstance(words.get("suspect"), dict):
+            self.suspect = words["suspect"]
 
     def _text_received(self, stream: str, data: bytes) -> None:
         text = self._text[stream]

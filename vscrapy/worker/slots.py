@@ -23,7 +23,7 @@ from vscrapy.bundle import manifest_from_json
 from vscrapy.errors import BundleError, NotVerified, ProtocolMismatch, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.model import Endpoint, Manifest
 from vscrapy.store.blobs import Blobs
-from vscrapy.store.frontier import leave
+from vscrapy.store.frontier import MOST_DEATHS, leave
 from vscrapy.store.tasks import TaskRecord, Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.valve import ALL
@@ -32,6 +32,7 @@ from vscrapy.worker.checkout import Checkouts
 from vscrapy.worker.contact import BACKOFF_S
 from vscrapy.worker.process import CrawlProcess, Place
 from vscrapy.worker.turns import Holder, Turns, turn
+from vscrapy.worker.vital import Excess, Sign, excess, memory_bytes
 
 if TYPE_CHECKING:
     from vscrapy.store.base import Store
@@ -66,6 +67,8 @@ class SlotOptions:
     close_timeout_s: float
     #: A task's turn, while others wait (s).
     turn_s: float
+    #: Resident memory that a crawl process may take (bytes); 0: any.
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class _Ending:
     how: str
     #: The rest of a sentence for the task's log; empty: nothing to say.
     words: str = ""
+    #: It may have been a request that it had in hand.
+    is_to_blame: bool = False
 
 
 @dataclass(slots=True)
@@ -189,6 +194,38 @@ class Slots:
             if resident.child.place.taskid == taskid:
                 resident.child.kill(reason)
 
+    def examine(self, now_s: float) -> None:
+        """See whether processes are stuck, or take more memory than they may."""
+        for resident in self._residents.values():
+            child = resident.child
+            if child.pid is None or child.kill_reason or child.place.is_home:
+                continue
+            self._feel_pulse(child, child.pulse.look(now_s))
+            self._weigh(child)
+
+    def _feel_pulse(self, child: CrawlProcess, sign: Sign | None) -> None:
+        silent_s = f"{child.pulse.silent_s:.0f} s"
+        if sign is Sign.ASK:
+            child.ask_to_answer()
+        elif sign is Sign.STUCK:
+            until = f"; it is killed after {child.pulse.timeout_s:g} s" if child.pulse.timeout_s else ""
+            self._say_in_log(child.place, f"is stuck: it has done nothing else for {silent_s}{until}; it is here:")
+            child.show_stack()
+        elif sign is Sign.DEAD:
+            reason = f"it was stuck in one place for {child.pulse.timeout_s:g} s (VSCRAPY_REQUEST_TIMEOUT)"
+            child.kill(reason, is_to_blame=True)
+
+    def _weigh(self, child: CrawlProcess) -> None:
+        if not self._options.memory_bytes or child.pid is None:
+            return
+        used = memory_bytes(child.pid)
+        words = f"it uses {used >> 20} MiB, of {self._options.memory_bytes >> 20} MiB that it may (--memory)"
+        found = excess(used, self._options.memory_bytes)
+        if found is Excess.KILL:
+            child.kill(words, is_to_blame=True)
+        elif found is Excess.LEAVE and not child.is_asked_to_leave:
+            child.ask_to_leave(words)
+
     def turn_valves(self, levels: dict[int, int]) -> None:
         """Relay the lines of each task from its level on, and spare its processes what is below it."""
         self._relay.levels = levels
@@ -275,6 +312,8 @@ class Slots:
         child, taskid = resident.child, record.taskid
         try:
             job, key = await self._contact.insist(self._read_job, taskid)
+            child.key = key
+            child.pulse.timeout_s = float(job.get("request_timeout_s", child.pulse.timeout_s))
             manifest = manifest_from_json(job["manifest"])
             child.shas = sorted({file.sha256 for root in manifest.roots for file in root.files})
             child.close_timeout_s = float(job.get("close_timeout_s", self._options.close_timeout_s))
@@ -339,28 +378,30 @@ class Slots:
         """Send the process's last lines, give its leases back, and free its place."""
         place = child.place
         if ending.words and not child.is_fenced:
-            words = f"vscrapy: {place.title} on worker {place.worker} {ending.words}\n"
-            line = LogLine(
-                "err", words, time.time(), level=logging.CRITICAL, process=place.number, worker=place.worker
-            )
-            self._relay.add(place.taskid, [line], worker=place.worker)
+            self._say_in_log(place, ending.words)
         patience_s = CRASHED_FLUSH_S if ending.how == "crashed" else FLUSH_S
         delay_s = BACKOFF_S[0]
         while True:
             await self._relay.flushed(place.taskid, patience_s)
             try:
-                await self._contact.call(self._leave_now, place, ending.how)
+                await self._contact.call(self._leave_now, place, ending.how, _failure(child, ending))
                 return
             except (StoreUnavailable, StoreRefused):
                 await self._contact.sleep(delay_s)
                 delay_s = min(2 * delay_s, BACKOFF_S[1])
 
+    def _say_in_log(self, place: Place, words: str) -> None:
+        """Say something of a process in its task's log."""
+        text = f"vscrapy: {place.title} on worker {place.worker} {words}\n"
+        line = LogLine("err", text, time.time(), level=logging.CRITICAL, process=place.number, worker=place.worker)
+        self._relay.add(place.taskid, [line], worker=place.worker)
+
     async def _give_back(self, place: Place) -> None:
         """Leave a place that nothing was started in."""
         await self._contact.insist(self._leave_now, place, "left")
 
-    def _leave_now(self, place: Place, how: str) -> None:
-        leave(self._store, place.taskid, place.process, how=how)
+    def _leave_now(self, place: Place, how: str, failure: bytes = b"") -> None:
+        leave(self._store, place.taskid, place.process, how=how, failure=failure)
         self._workers.release(place.taskid, place.process, place.worker)
 
     def _leave_all(self, residents: list[_Resident]) -> None:
@@ -381,13 +422,35 @@ def _ending(child: CrawlProcess, code: int | None) -> _Ending:
     if code == FAILED_CODE:
         return _Ending("failed")  # It has said why.
     back = "the feeds are written anew" if child.place.is_home else "what it had in hand goes back"
+    is_to_blame = child.is_to_blame and not (child.is_fenced or child.place.is_home)
     if child.kill_reason:
-        return _Ending("crashed", f"was killed: {child.kill_reason}")
+        return _Ending("crashed", f"was killed: {child.kill_reason}", is_to_blame)
     if code is None:
         return _Ending("crashed", f"ended in an unknown way; {back}")
     if code > 0:
-        return _Ending("crashed", f"exited with code {code}; {back}")
+        return _Ending("crashed", f"exited with code {code}; {back}", is_to_blame)
     number = -code
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     hint = " (out of memory?)" if number == signal.SIGKILL else ""
-    return _Ending("crashed", f"was killed by {name}{hint}; {back}")
+    return _Ending("crashed", f"was killed by {name}{hint}; {back}", is_to_blame)
+
+
+def _failure(child: CrawlProcess, ending: _Ending) -> bytes:
+    """What is told of a request whose processes die, if this was the last that it gets; signed. Empty: none did."""
+    if not (ending.is_to_blame and child.key):
+        return b""
+    told = child.suspect or {}
+    failure = wire.Failure(
+        what=wire.What.PROCESS,
+        error=f"{child.place.title} {ending.words.partition(';')[0]}",
+        url=str(told.get("url", "(not known)")),
+        method=str(told.get("method", "")),
+        callback=str(told.get("callback", "")),
+        errback=str(told.get("errback", "")),
+        tries=MOST_DEATHS,
+        status=0,
+        time=time.time(),
+        worker=child.place.worker,
+        process=child.place.number,
+    )
+    return wire.encode_failure(failure, child.key)

@@ -60,7 +60,8 @@ local function end_task(task_key, prefix, ttl_s, buckets)
     end
     redis.call('UNLINK', prefix .. 'ready', prefix .. 'active', prefix .. 'slots', prefix .. 'processes',
         prefix .. 'facts', prefix .. 'fact_versions', prefix .. 'limits', prefix .. 'contended',
-        prefix .. 'starved', prefix .. 'released', prefix .. 'locals', prefix .. 'closing')
+        prefix .. 'starved', prefix .. 'released', prefix .. 'locals', prefix .. 'closing',
+        prefix .. 'suspects', prefix .. 'deaths')
     if has_feeds(task_key, prefix) then
         redis.call('HSET', task_key, 'state', 'storing', 'feeds', 'waiting')
         return 'storing'

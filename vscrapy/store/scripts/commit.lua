@@ -40,17 +40,19 @@
 --            payload; an empty payload is a request that stays on its process: slot is then the name of its
 --            claim, queue 'claim' (it begins) or 'settled' (it is done)
 -- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases, version, facts,
---          shares, is start() lost?, counts, is held: too many items wait to be fetched}
+--          shares, is start() lost?, counts, is held: too many items wait to be fetched, suspect}
 --   status: 'ok'; 'replayed'; 'fenced'; 'gone'
 --   duplicates: indexes (from 0, over all requests of the call) that were filtered
 --   leases: id, slot LF queue LF payload, id, ...
 --   version, facts: what the whole task knows now, and what of it is new to the process: id, value, id, ...
 --   shares: concurrency that the process may use: of slots that it got leases of, and of slots in which others
 --     wait: slot, share, slot, ...
+--   suspect: the lease that runs alone, if one of these does; '': none
 --   counts: what the whole task has counted, where that was asked for: name, number, name, ...
 -- include: queues
 -- include: polite
 -- include: need
+-- include: suspects
 
 -- Count one stat. A script is not rolled back, so no stat may end it: what cannot be counted is left as it was.
 local function count_stat(key, name, operation, number)
@@ -84,17 +86,6 @@ local function settle_local(locals, claim, queue, seen, member, process)
     end
     redis.call('HSET', locals, claim, process)
     return true
-end
-
--- Note a request that failed for good, under the next number.
-local function add_failure(key, task_key, held, failure, payload)
-    local number = redis.call('HINCRBY', task_key, 'failures_seq', 1)
-    local entry = {'failure', failure}
-    if held then
-        local slot, queue, leased = parts(held)
-        entry = {'failure', failure, 'slot', slot, 'queue', queue, 'payload', payload ~= '' and payload or leased}
-    end
-    redis.call('XADD', key, string.format('%d-0', number), unpack(entry))
 end
 
 -- A worker has done so much more.
@@ -185,12 +176,11 @@ else
         at = at + 3
     end
     if failed > 0 then
-        local dropped = redis.call('XTRIM', KEYS[10], 'MAXLEN', most)
-        redis.call('HINCRBY', task_key, 'failures_dropped', dropped)
+        trim_failures(KEYS[10], task_key, most)
     end
 
     local groups, order, backs, index, queued, leased, acknowledged, items = {}, {}, {}, 0, 0, 0, 0, 0
-    local has_started = false
+    local has_started, is_cleared = false, false
     local results = tonumber(ARGV[at])
     at = at + 1
     for _ = 1, results do
@@ -232,11 +222,21 @@ else
                 leased = leased - 1
                 count_active(prefix, slot, -1)
                 count_held(limits, prefix, slot, process, -1, now_ms)
-                if what == 'back' then
-                    backs[#backs + 1] = {tonumber(id), slot, queue, payload}
+                local is_suspect = record.suspect == id
+                if is_suspect then
+                    record.suspect, is_cleared = nil, true
+                end
+                if what == 'done' then
+                    acknowledged = acknowledged + 1
+                    if is_suspect then
+                        clear(prefix, payload)
+                    end
+                elseif is_suspect then
+                    suspect(prefix, task_key, held)
                     queued = queued + 1
                 else
-                    acknowledged = acknowledged + 1
+                    backs[#backs + 1] = {tonumber(id), slot, queue, payload}
+                    queued = queued + 1
                 end
             end
         elseif what == 'start' then
@@ -253,7 +253,7 @@ else
     if #duplicates > 0 then
         record.duplicates = duplicates
     end
-    if is_first or #duplicates > 0 then
+    if is_first or is_cleared or #duplicates > 0 then
         redis.call('HSET', KEYS[2], process, cjson.encode(record))
     end
     -- The last leased first: so they come out in their old order.
@@ -270,8 +270,38 @@ else
     if state ~= 'running' or are_items_many(task_key) then
         wanted = 0
     end
-    local flags = redis.call('HMGET', task_key, 'lifo', 'start_lifo', 'lease_seq')
-    local lease_seq = tonumber(flags[3])
+    local flags = redis.call('HMGET', task_key, 'lifo', 'start_lifo', 'lease_seq', 'suspects', 'suspect_runner')
+    local lease_seq, n_suspects, granted = tonumber(flags[3]), tonumber(flags[4]) or 0, 0
+    if record.suspect then
+        wanted = 0
+    elseif n_suspects > 0 and wanted > 0 and is_runner(task_key, KEYS[2], process, flags[5]) then
+        wanted = 0
+        -- It gets one when it has nothing else in hand, and may use its slot.
+        for _ = 1, redis.call('HLEN', KEYS[3]) == 0 and n_suspects or 0 do
+            local held = redis.call('LPOP', prefix .. 'suspects')
+            local slot = parts(held)
+            local share = take_share(limits, prefix, slot, process, tonumber(now_ms))
+            if share then
+                lease_seq = lease_seq + 1
+                record.suspect = tostring(lease_seq)
+                redis.call('HSET', KEYS[2], process, cjson.encode(record))
+                redis.call('HSET', KEYS[3], lease_seq, held)
+                redis.call('HINCRBY', task_key, 'suspects', -1)
+                leases = {record.suspect, held}
+                count_active(prefix, slot, 1)
+                count_held(limits, prefix, slot, process, 1, now_ms)
+                if share > 0 then
+                    shares[#shares + 1] = slot
+                    shares[#shares + 1] = share
+                end
+                queued, leased, granted = queued - 1, leased + 1, 1
+                break
+            end
+            redis.call('RPUSH', prefix .. 'suspects', held)
+        end
+    elseif n_suspects == 0 and flags[5] == process then
+        redis.call('HDEL', task_key, 'suspect_runner')
+    end
     -- The slots with the fewest leases first; those that this process has a share of.
     local open, active = {}, {}
     if wanted > 0 then
@@ -292,7 +322,6 @@ else
             end
         end
     end
-    local granted = 0
     while wanted > 0 and #open > 0 do
         local take = 1
         if #open == 1 then
@@ -408,4 +437,5 @@ if version > tonumber(ARGV[6]) then
 end
 return {status, state, task[5], task[6], tonumber(task[1]), tonumber(task[2]), is_idle, duplicates, leases,
     version, facts, shares, redis.call('HGET', task_key, 'start') == 'lost' and 1 or 0,
-    is_counting and redis.call('HGETALL', prefix .. 'closing') or {}, are_items_many(task_key) and 1 or 0}
+    is_counting and redis.call('HGETALL', prefix .. 'closing') or {}, are_items_many(task_key) and 1 or 0,
+    record.suspect or ''}

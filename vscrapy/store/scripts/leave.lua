@@ -15,10 +15,14 @@
 -- ARGV[7]  time that the task does not grow after a process that found nothing to do has left (ms)
 -- ARGV[8]  how often the feeds are tried
 -- ARGV[9]  wait after the first try that was no crash (ms); it doubles with each
+-- ARGV[10] signed failure, for a request that is given up; '': nobody knows what the process died of
+-- ARGV[11] how often processes die with a request in hand until it is given up
+-- ARGV[12] failed requests kept at most
 -- Returns {left, state}: left is 1 when the process was in the task.
 -- include: queues
 -- include: polite
 -- include: end
+-- include: suspects
 local task_key, prefix, process, how = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local state = redis.call('HGET', task_key, 'state')
 if not state then
@@ -29,7 +33,8 @@ if not record then
     return {0, state}
 end
 redis.call('HDEL', KEYS[2], process)
-if cjson.decode(record).crawls then
+record = cjson.decode(record)
+if record.crawls then
     redis.call('HINCRBY', task_key, 'crawling', -1)
 end
 local time = redis.call('TIME')
@@ -47,7 +52,7 @@ for at = 1, #locals, 2 do
         redis.call('HDEL', prefix .. 'locals', locals[at])
     end
 end
-local held, ids, values = redis.call('HGETALL', KEYS[3]), {}, {}
+local held, ids, values, given_up = redis.call('HGETALL', KEYS[3]), {}, {}, 0
 for at = 1, #held, 2 do
     ids[#ids + 1] = tonumber(held[at])
     values[ids[#ids]] = held[at + 1]
@@ -58,12 +63,29 @@ for _, id in ipairs(ids) do
     local slot, queue, payload = parts(values[id])
     count_active(prefix, slot, -1)
     count_held(limits, prefix, slot, process, -1, now_ms)
-    push(prefix, slot, queue, {payload}, true, is_queue_lifo(task_key, queue))
+    if how == 'crashed' and ARGV[10] ~= '' then
+        if count_death(prefix, payload) < tonumber(ARGV[11]) then
+            suspect(prefix, task_key, values[id])
+        else
+            clear(prefix, payload)
+            add_failure(prefix .. 'failures', task_key, values[id], ARGV[10], '')
+            given_up = given_up + 1
+        end
+    elseif record.suspect == tostring(id) then
+        suspect(prefix, task_key, values[id])
+    else
+        push(prefix, slot, queue, {payload}, true, is_queue_lifo(task_key, queue))
+    end
 end
 redis.call('UNLINK', KEYS[3])
 if #ids > 0 then -- Redis 7.0 writes -0 as '-0', and HINCRBY does not take it.
-    redis.call('HINCRBY', task_key, 'queued', #ids)
+    redis.call('HINCRBY', task_key, 'queued', #ids - given_up)
     redis.call('HINCRBY', task_key, 'leased', -#ids)
+end
+if given_up > 0 then
+    trim_failures(prefix .. 'failures', task_key, ARGV[12])
+    redis.call('HINCRBY', prefix .. 'stats', 'vscrapy/requests_given_up', given_up)
+    redis.call('HSET', task_key, 'crashes', 0)
 end
 local processes = redis.call('HINCRBY', task_key, 'processes', -1)
 if processes == 0 then
@@ -80,7 +102,7 @@ if state == 'running' or state == 'paused' then
     if how == 'failed' then
         redis.call('HSET', task_key, 'state', 'stopping', 'reason', 'failed', 'exit_code', 1)
         state = 'stopping'
-    elseif how == 'crashed' and redis.call('HINCRBY', task_key, 'crashes', 1) >= tonumber(ARGV[4]) then
+    elseif how == 'crashed' and given_up == 0 and redis.call('HINCRBY', task_key, 'crashes', 1) >= tonumber(ARGV[4]) then
         redis.call('HSET', task_key, 'state', 'stopping', 'reason', 'crashed', 'exit_code', 1)
         state = 'stopping'
     end
