@@ -29,6 +29,7 @@ from twisted.internet.defer import Deferred
 
 from vscrapy.errors import NotVerified
 from vscrapy.internals import HANDLERS_LOGGER, EngineHooks, flush_feeds, start_itemproc, thread_caller
+from vscrapy.stats import take_rates
 from vscrapy.store.streams import ItemsEntry
 from vscrapy.wire import decode_items
 
@@ -314,6 +315,7 @@ class Home:
                 merged.setdefault(name, value)
         if merged.get("item_scraped_count") == 0:
             del merged["item_scraped_count"]
+        take_rates(merged)  # pipelines here drop items, and download
         collector.set_stats(merged)
 
 

@@ -121,7 +121,11 @@ def locals_(taskid: int) -> str:
 
 
 def facts(taskid: int) -> str:
-    """HASH id -> value: cookies, robots.txt and the like, known to all crawl processes of the task. Live."""
+    """
+    HASH id -> value: cookies, robots.txt and the like, known to all crawl processes of the task. Live.
+
+    Of an id that begins with ``first:``, the first value stands.
+    """
     return prefix(taskid) + "facts"
 
 

@@ -96,15 +96,21 @@ def merge(
     merged.update({name: _merge_values(name, values) for name, values in found.items()})
     if reason is not None:
         merged["finish_reason"] = reason
-    start, finish = merged.get(_EARLIEST), merged.get(_LATEST)
-    if isinstance(start, datetime) and isinstance(finish, datetime):
-        elapsed = finish - start
-        merged["elapsed_time_seconds"] = elapsed.total_seconds()
-        minutes = elapsed.seconds / 60
-        for name, count in (
-            ("responses_per_minute", "response_received_count"),
-            ("items_per_minute", "item_scraped_count"),
-        ):
-            if name in merged:
-                merged[name] = merged.get(count, 0) / minutes if minutes else None
+    take_rates(merged)
     return merged
+
+
+def take_rates(stats: dict[str, Any]) -> None:
+    """Put in the time that the whole task took, and the rates that come of it, where the crawl has them."""
+    start, finish = stats.get(_EARLIEST), stats.get(_LATEST)
+    if not (isinstance(start, datetime) and isinstance(finish, datetime)):
+        return
+    elapsed = finish - start
+    stats["elapsed_time_seconds"] = elapsed.total_seconds()
+    minutes = elapsed.seconds / 60  # as Scrapy's LogStats counts them
+    for name, count in (
+        ("responses_per_minute", "response_received_count"),
+        ("items_per_minute", "item_scraped_count"),
+    ):
+        if name in stats:
+            stats[name] = stats.get(count, 0) / minutes if minutes else None

@@ -481,6 +481,15 @@ def test_facts_reach_the_others_once_and_in_their_last_version(store: Store, tas
     )
 
 
+def test_facts_that_begin_with_first_stay_as_they_were_told_first(store: Store, taskid: int) -> None:
+    """Who comes later is told the first word, and nobody is told the later one."""
+    first, second, third = (running(store, taskid) for _ in range(3))
+    first.commit(facts={"first:domain": "one"})
+    reply = second.commit(facts={"first:domain": "two"})
+    assert (reply.facts, reply.fact_version) == ({"first:domain": "one"}, 1)
+    assert third.commit().facts == {"first:domain": "one"}
+
+
 def test_facts_stand_in_the_reply_of_a_repeated_commit(store: Store, taskid: int) -> None:
     """A lost reply does not lose what it told."""
     process = running(store, taskid)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from http.cookiejar import Cookie
 from typing import TYPE_CHECKING, Any, Final
 
 from scrapy.downloadermiddlewares.cookies import CookiesMiddleware
+from scrapy.downloadermiddlewares.offsite import OffsiteMiddleware
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 from scrapy.http.cookies import CookieJar
 
@@ -38,6 +40,9 @@ _START_FAILED: Final = "start-failed"
 #: Kinds of facts; their names go on with a colon, and what it is about.
 _COOKIE: Final = "cookie"
 _ROBOTS: Final = "robots"
+#: A domain that OffsiteMiddleware has met first. Of such a fact, the first process that tells it is kept.
+_OFFSITE: Final = "first"
+_DOMAINS_STAT: Final = "offsite/domains"
 _COOKIE_FIELDS: Final = (
     *("version", "name", "value", "port", "port_specified", "domain", "domain_specified", "domain_initial_dot"),
     *("path", "path_specified", "secure", "expires", "discard", "comment", "comment_url", "rfc2109"),
@@ -46,7 +51,8 @@ _COOKIE_FIELDS: Final = (
 
 class SharedFacts:
     """
-    The cookies and robots.txt of one crawler, kept the same in all processes of the task.
+    The cookies and robots.txt of one crawler, kept the same in all processes of the task; and which foreign domains
+    were met, so that each is counted once.
 
     Args:
         key: Signs the facts, as all payloads of the task.
@@ -61,6 +67,9 @@ class SharedFacts:
         self._on_start_failed = on_start_failed
         self._jars: _Jars | None = None
         self._robots: Any = None
+        self._domains: _Domains | None = None
+        #: What this process is called in facts of which the first counts.
+        self._name = secrets.token_hex(8)
 
     def install(self) -> None:
         """Put the hooks into the project's middlewares, where it has them."""
@@ -72,13 +81,18 @@ class SharedFacts:
         self._robots = self._crawler.get_downloader_middleware(RobotsTxtMiddleware)
         if self._robots is not None:
             hook_robots(self._robots, self._on_robots)
+        offsite: Any = self._crawler.get_downloader_middleware(OffsiteMiddleware)
+        if isinstance(getattr(offsite, "domains_seen", None), set):
+            self._domains = offsite.domains_seen = _Domains(self._on_domain)
 
     def learn(self, facts: Mapping[str, str]) -> None:
         """Take facts that other processes found."""
         for fact, value in facts.items():
             kind, _, rest = fact.partition(":")
             # The spider's state is a fact, too, and not for here (vscrapy.crawl.spiderstate).
-            if self._session.knows_better(fact) or kind not in (_COOKIE, _ROBOTS, _START_FAILED):
+            if kind not in (_COOKIE, _ROBOTS, _START_FAILED, _OFFSITE):
+                continue
+            if kind != _OFFSITE and self._session.knows_better(fact):
                 continue
             try:
                 self._learn(kind, rest, decode_fact(fact, value, self._key))
@@ -94,6 +108,14 @@ class SharedFacts:
             know_robots(self._robots, rest, base64.b64decode(value) if value else None)
         elif kind == _START_FAILED:
             self._on_start_failed()
+        elif kind == _OFFSITE and value != self._name:
+            self._learn_domain(rest)
+
+    def _learn_domain(self, domain: str) -> None:
+        if self._domains is not None and self._domains.learn(domain):
+            # Both have met it before they could know of each other.
+            assert self._crawler.stats is not None
+            self._crawler.stats.inc_value(_DOMAINS_STAT, -1)
 
     def _tell(self, fact: str, value: str) -> None:
         self._session.tell(fact, encode_fact(fact, value, self._key))
@@ -105,6 +127,32 @@ class SharedFacts:
     def _on_robots(self, site: str, body: bytes | None) -> None:
         if body is None or len(body) <= ROBOTS_BYTES:
             self._tell(f"{_ROBOTS}:{site}", base64.b64encode(body).decode() if body else "")
+
+    def _on_domain(self, domain: str) -> None:
+        self._tell(f"{_OFFSITE}:{domain}", self._name)
+
+
+class _Domains(set[str]):
+    """The domains that an OffsiteMiddleware has met, which tells of each new one."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+        self._told: set[str] = set()
+
+    def add(self, domain: str) -> None:
+        """Put in one that was met here."""
+        if domain not in self:
+            super().add(domain)
+            self._told.add(domain)
+            self._tell(domain)
+
+    def learn(self, domain: str) -> bool:
+        """Put in one that another process has met before; was it counted here, too?"""
+        super().add(domain)
+        was_told = domain in self._told
+        self._told.discard(domain)
+        return was_told
 
 
 class _Jars(defaultdict[Any, CookieJar]):

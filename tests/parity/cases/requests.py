@@ -949,11 +949,6 @@ CASES: Final = [
     Case(
         name="offsite",
         group="requests",
-        unequal=(
-            Unequal(
-                "stats", "^offsite/domains$", "each process counts the foreign domains that it has met", _SEVERAL
-            ),
-        ),
         shows="`allowed_domains`: requests beyond them are filtered, counted and told once",
         source="""
             from scrapy import Request, Spider

@@ -138,9 +138,12 @@ else
     end
     local at = 8
     for _ = 1, tonumber(ARGV[7]) do
-        local version = redis.call('HINCRBY', task_key, 'fact_version', 1)
-        redis.call('HSET', KEYS[7], ARGV[at], ARGV[at + 1])
-        redis.call('ZADD', KEYS[8], version, ARGV[at])
+        -- Of a fact whose name begins so, the first word stands, and whoever comes later is told of that.
+        if string.sub(ARGV[at], 1, 6) ~= 'first:' or redis.call('HEXISTS', KEYS[7], ARGV[at]) == 0 then
+            local version = redis.call('HINCRBY', task_key, 'fact_version', 1)
+            redis.call('HSET', KEYS[7], ARGV[at], ARGV[at + 1])
+            redis.call('ZADD', KEYS[8], version, ARGV[at])
+        end
         at = at + 2
     end
     local lowered = tonumber(ARGV[at])

@@ -33,5 +33,12 @@ redis.call('HSET', KEYS[1],
     'sender_ms', now_ms, 'sender_timeout_ms', ARGV[4], 'idle_owner', '', 'crashes', 0)
 redis.call('HDEL', KEYS[1], 'opened_ms')
 redis.call('SET', KEYS[2], ARGV[3])
+-- The stats begin anew, and with them what is counted once.
+for _, fact in ipairs(redis.call('HKEYS', ARGV[1] .. 'facts')) do
+    if string.sub(fact, 1, 6) == 'first:' then
+        redis.call('HDEL', ARGV[1] .. 'facts', fact)
+        redis.call('ZREM', ARGV[1] .. 'fact_versions', fact)
+    end
+end
 redis.call('UNLINK', KEYS[4], KEYS[5], KEYS[6], KEYS[7], ARGV[1] .. 'closing')
 return {'suspended', cursor}
