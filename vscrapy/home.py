@@ -65,14 +65,20 @@ _SILENT: Final = (
 )
 
 
-def silence(*, has_pipelines: bool) -> None:
-    """Keep from this process's log what the crawl processes say; to be called before Scrapy says it."""
+def silence(*, has_pipelines: bool, hold: Callable[[logging.LogRecord], bool] = lambda _: False) -> None:
+    """
+    Keep from this process's log what the crawl processes say; to be called before Scrapy says it.
+
+    Args:
+        hold: Gets the record of the pipelines here, which has its place among theirs; does it come later?
+    """
 
     def is_said_here(record: logging.LogRecord) -> bool:
         if record.levelno >= logging.WARNING or record.msg == "Spider closed (%(reason)s)":
             return True
         args = record.args
-        return has_pipelines and isinstance(args, dict) and args.get("componentname") == "item pipeline"
+        is_of_pipelines = isinstance(args, dict) and args.get("componentname") == "item pipeline"
+        return has_pipelines and is_of_pipelines and not hold(record)
 
     for name in _SILENT:
         logging.getLogger(name).addFilter(is_said_here)

@@ -483,7 +483,9 @@ def test_facts_reach_the_others_once_and_in_their_last_version(store: Store, tas
 
 def test_facts_that_begin_with_first_stay_as_they_were_told_first(store: Store, taskid: int) -> None:
     """Who comes later is told the first word, and nobody is told the later one."""
-    first, second, third = (running(store, taskid) for _ in range(3))
+    first = running(store, taskid)
+    first.feed(*(request(f"{n}") for n in range(60)))
+    second, third = running(store, taskid), running(store, taskid)
     first.commit(facts={"first:domain": "one"})
     reply = second.commit(facts={"first:domain": "two"})
     assert (reply.facts, reply.fact_version) == ({"first:domain": "one"}, 1)

@@ -210,6 +210,26 @@ def test_lines_are_where_scrapy_puts_them(
     assert found["scrapy"][0].total() + found["scrapy"][2].total() > 0
 
 
+def test_log_file_begins_as_scrapys_does(machine: Machine, site: Site, tmp_path: Path) -> None:
+    """The records of the start are in Scrapy's order, that of the pipelines among them, which run here."""
+    machine.start_worker()
+    settings = 'LOG_FILE = "crawl.log"\nITEM_PIPELINES = {"lab.pipelines.Nothing": 1}\n'
+    begin = re.compile(
+        r" \[scrapy[\w.]*\] \w+: (Scrapy \d|Versions|Enabled [a-z ]+|Spider opened|Crawled \(|Dumping)"
+    )
+    found = {}
+    for program in ("scrapy", "vscrapy"):
+        made = write_project(tmp_path / program, SPIDERS, package="lab", settings=settings)
+        (made / "lab" / "pipelines.py").write_text(
+            "class Nothing:\n    def process_item(self, item):\n        return item\n"
+        )
+        done = machine.run([program, "crawl", "crowd", "-a", f"base={site.base}", "-a", "pages=1"], made)
+        assert done.exit_code == 0, done.output
+        found[program] = begin.findall((made / "crawl.log").read_text())
+    assert found["vscrapy"] == found["scrapy"]
+    assert "Enabled item pipelines" in found["scrapy"]
+
+
 def test_traceback_is_shown_when_a_callback_raises(machine: Machine, project: Path) -> None:
     """An uncaught exception comes with its traceback, once, down to the spider's line."""
     machine.start_worker()

@@ -110,7 +110,7 @@ class AttachedCrawl:
                 ends the process with the error's line and exit code.
         """
         require_server(self._store.client, self._endpoint)
-        silence(has_pipelines=self._order.pipelines == "home")
+        silence(has_pipelines=self._order.pipelines == "home", hold=self._terminal.hold)
         process: Any = internals.crawler_process(self._home_settings)
         crawler = process.create_crawler(spider_class)
         internals.after_addons(crawler, self._adapt)

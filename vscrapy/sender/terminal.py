@@ -19,6 +19,8 @@ from vscrapy.wire import LogLine
 _CLOSING = "Closing spider ("
 _CLOSED = "Spider closed ("
 _ENGINE = "scrapy.core.engine"
+#: What Scrapy says right before it names the pipelines.
+_BEFORE_PIPELINES = ("scrapy.middleware", "Enabled spider middlewares:")
 #: The logger of Python's warnings.
 _WARNINGS = "py.warnings"
 #: A line with its end, or the rest of a text; unlike str.splitlines(), it goes on after a \r.
@@ -57,12 +59,29 @@ class Terminal:
         #: Warnings of starting processes -> who said them first.
         self._at_start: dict[str, int] = {}
         self._is_closing_told = False
+        #: Home's own record of its pipelines, until its place among the crawl processes' lines has come.
+        self._held: logging.LogRecord | None = None
+        self._was_held = False
         self._lock = threading.Lock()
 
     def tell(self, text: str) -> None:
         """Show one line of vscrapy's own, on stderr; from any thread, which goes on when the terminal is gone."""
         with self._lock, suppress(OSError):
             _print(f"{self._prefix}vscrapy: {text}")
+
+    def hold(self, record: logging.LogRecord) -> bool:
+        """Keep home's record of its pipelines for its place in the log; False: it has come."""
+        if self._was_held:
+            return False
+        self._held, self._was_held = record, True
+        return True
+
+    def _show_held(self, time: float) -> None:
+        """Log what was kept, as though it were said now."""
+        record, self._held = self._held, None
+        if record is not None:
+            record.created, record.msecs = time, (time % 1) * 1000
+            logging.getLogger(record.name).handle(record)
 
     def name_outside(self, directories: Iterable[Path]) -> None:
         """From now on, also show paths of the bundle's roots beyond the project as they are here."""
@@ -77,8 +96,12 @@ class Terminal:
         if (line.logger == _WARNINGS or line.stream == "err") and self._warned.is_repeated(line.text, line.process):
             return
         if line.stream == "log":
+            if not line.is_banner:
+                self._show_held(line.time)
             if self._is_shown(line):
                 self._show_record(line)
+            if line.is_banner and line.logger == _BEFORE_PIPELINES[0] and line.text.startswith(_BEFORE_PIPELINES[1]):
+                self._show_held(line.time)
         else:
             # The real ones: LOG_STDOUT puts a logger in the place of sys.stdout.
             self._show_text(line, sys.__stdout__ if line.stream == "out" else sys.__stderr__)
