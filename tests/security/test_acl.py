@@ -124,6 +124,7 @@ def test_user_may_all_that_vscrapy_does(setup: Setup, tmp_path: Path) -> None:
     assert len(setup.run("items", str(taskid)).stdout.splitlines()) > 2
     assert "item_scraped_count" in setup.run("stats", str(taskid)).stdout
     assert "w1" in setup.run("-l").stdout
+    assert "removed" in setup.run("clean", str(taskid)).stdout
 
     job = setup.run(*crawl, "-a", "n=4", "-s", f"JOBDIR={tmp_path / 'job'}", "-s", "CLOSESPIDER_ITEMCOUNT=1")
     assert "is kept" in job.output

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from vscrapy import config
 from vscrapy.commands import _store
-from vscrapy.errors import ConfigError, NotVerified
+from vscrapy.errors import ConfigError, NotVerified, StoreRefused
 from vscrapy.states import TaskState
 from vscrapy.store.streams import Cursors, Streams
 from vscrapy.store.tasks import TaskRecord, Tasks
@@ -69,13 +69,23 @@ def run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if not batches.n_refused:
-        batches.note(is_drop=opts.take)
+        _note(batches, is_drop=opts.take)
     if path is not None:
         print(f"{n_items} items of task {taskid} in {path}")
     _tell_rest(record, n_items)
     if batches.n_refused:
         print(f"vscrapy: {batches.n_refused} batches of items were refused: {batches.refusal}", file=sys.stderr)
     return NotVerified.exit_code if batches.n_refused else 0
+
+
+def _note(batches: _Batches, *, is_drop: bool) -> None:
+    """Note that they have been fetched; who may only look has them all the same."""
+    try:
+        batches.note(is_drop=is_drop)
+    except StoreRefused as error:
+        if is_drop:
+            raise
+        print(f"vscrapy: that they were fetched is not noted: {error}", file=sys.stderr)
 
 
 def _tell_rest(record: TaskRecord, n_items: int) -> None:

@@ -28,6 +28,6 @@ while kept > most or bytes > most_bytes do
     local n = tonumber(oldest[1][2][4]) or 0 -- none of ours
     redis.call('XDEL', KEYS[2], oldest[1][1])
     kept = redis.call('HINCRBY', KEYS[1], 'log_kept', -n)
-    bytes = redis.call('HINCRBY', KEYS[1], 'log_bytes', -#oldest[1][2][6])
+    bytes = redis.call('HINCRBY', KEYS[1], 'log_bytes', -#(oldest[1][2][6] or ''))
 end
 return 1
