@@ -6,6 +6,7 @@ Counted stats are added up on Redis; stats that were set travel per process and 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -58,6 +59,10 @@ def decode_values(text: str) -> dict[str, Any]:
     return {name: _decode_value(value) for name, value in json.loads(text).items()}
 
 
+def _is_aware(time: datetime) -> bool:
+    return time.tzinfo is not None
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -91,7 +96,10 @@ def merge(
     found: dict[str, list[Any]] = {}
     for values in per_process:
         for name, value in values.items():
-            found.setdefault(name, []).append(_decode_value(value))
+            # Anybody on Redis can have written this: nothing in it may keep a crawl from its end.
+            with contextlib.suppress(RecursionError):
+                decoded = _decode_value(value)
+                found.setdefault(name, []).append(decoded)
     merged: dict[str, Any] = dict(counted)
     merged.update({name: _merge_values(name, values) for name, values in found.items()})
     if reason is not None:
@@ -103,7 +111,7 @@ def merge(
 def take_rates(stats: dict[str, Any]) -> None:
     """Put in the time that the whole task took, and the rates that come of it, where the crawl has them."""
     start, finish = stats.get(_EARLIEST), stats.get(_LATEST)
-    if not (isinstance(start, datetime) and isinstance(finish, datetime)):
+    if not (isinstance(start, datetime) and isinstance(finish, datetime) and _is_aware(start) is _is_aware(finish)):
         return
     elapsed = finish - start
     stats["elapsed_time_seconds"] = elapsed.total_seconds()
@@ -112,5 +120,6 @@ def take_rates(stats: dict[str, Any]) -> None:
         ("responses_per_minute", "response_received_count"),
         ("items_per_minute", "item_scraped_count"),
     ):
-        if name in stats:
-            stats[name] = stats.get(count, 0) / minutes if minutes else None
+        number = stats.get(count, 0)
+        if name in stats and _is_number(number):
+            stats[name] = number / minutes if minutes else None

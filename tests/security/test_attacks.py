@@ -189,6 +189,14 @@ def test_forged_jobs_are_not_run(scene: Scene) -> None:
     assert worker.is_alive
 
 
+#: Stats that crawl processes are said to have set: none of them keeps a sender from its end.
+EVIL_STATS: Final = (
+    "[1]",
+    '{"start_time": {"$datetime": "2020-01-01T00:00:00"}, "finish_time": {"$datetime": "x"}, "a": {"$datetime": 1}}',
+    '{"item_scraped_count": "x", "items_per_minute": 1, "response_received_count": [], "responses_per_minute": null}',
+    '{"deep": ' + "[" * 900 + "]" * 900 + "}",
+    '{"finish_time": {"$datetime": "9999-12-31T23:59:59"}}',
+)
 HOSTILE: Final[dict[str, dict[str, Any]]] = {
     "a path upward": {"path": "../../../canary"},
     "an absolute path": {"path": "/canary"},
@@ -340,6 +348,8 @@ def test_senders_refuse_forged_items_files_facts_and_lines(scene: Scene) -> None
     client.xadd(keys.log(taskid), {"end": "[1]"})
     client.hset(keys.stats(taskid), "evil\x1b[2J", "no number")
     client.hset(keys.stat_values(taskid), "evil", "no json")
+    for number, values in enumerate(EVIL_STATS):
+        client.hset(keys.stat_values(taskid), f"z{number}", values)
 
     finished = running.wait()
     assert finished.exit_code == 0, finished.output

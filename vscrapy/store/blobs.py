@@ -77,7 +77,7 @@ class Blobs:
 
         Raises:
             TaskGone: A blob has expired.
-            BundleError: A blob has another size or another content, or is not what a blob is.
+            BundleError: A blob has another size or another content, or is not what a blob is; it is removed.
         """
         pipeline = self._store.client.pipeline(transaction=False)
         for sha, size_bytes in sizes.items():
@@ -89,7 +89,12 @@ class Blobs:
         for (sha, size_bytes), is_there, packed in zip(sizes.items(), replies[::2], replies[1::2], strict=True):
             if not is_there:
                 raise TaskGone(f"a file of the project (sha256 {sha[:12]}) is not on Redis any more; submit again")
-            blobs[sha] = _unpack(sha, packed, size_bytes)
+            try:
+                blobs[sha] = _unpack(sha, packed, size_bytes)
+            except BundleError:
+                with translate(self._store.endpoint):
+                    self._store.client.unlink(keys.blob(sha))  # else put() would take it for the right one
+                raise
         return blobs
 
     def refresh(self, shas: list[str]) -> None:

@@ -523,7 +523,8 @@ class Tasks:
     def kept_stats(self, taskid: int) -> str:
         """The stats that home has dumped, as JSON; '' when there are none."""
         with translate(self._store.endpoint):
-            return text(self._store.client.get(keys.final_stats(taskid)))
+            kept = text(self._store.client.get(keys.final_stats(taskid)))
+        return kept if kept and _object(kept) is not None else ""
 
 
 def _number(value: str) -> int | float | None:
