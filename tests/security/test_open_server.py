@@ -57,7 +57,7 @@ def test_server_without_a_password_is_refused(
 ) -> None:
     """Also when the URL has one: such a server takes whatever it is given. One line, and the exit code."""
     url = f"redis://{credentials}{open_server}/0"
-    finished = shared_machine.run(["vscrapy", *command, "--redis", url])
+    finished = shared_machine.run(["vscrapy", *command, "--redis", url], timeout=20)
     assert (finished.exit_code, finished.stdout, finished.stderr.count("\n")) == (5, "", 1), finished.output
     assert "is not on this machine: anyone who reaches it could run code on the workers" in finished.stderr
     assert "--insecure" in finished.stderr
