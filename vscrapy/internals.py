@@ -563,6 +563,13 @@ def decides_alone(settings: BaseSettings) -> bool:
     return not (is_shared or cls is BaseDupeFilter)
 
 
+def counts_as_scrapy(dupefilter: Any) -> bool:
+    """Does it count what it filters under the name that Scrapy's own filter gives that?"""
+    from scrapy.dupefilters import RFPDupeFilter
+
+    return type(dupefilter).log is RFPDupeFilter.log
+
+
 def has_own_cache(settings: BaseSettings) -> bool:
     """Is HTTPCACHE_STORAGE neither of Scrapy's nor made of them?"""
     from scrapy.extensions.httpcache import DbmCacheStorage, FilesystemCacheStorage

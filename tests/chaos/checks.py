@@ -19,8 +19,9 @@ from vscrapy.states import TaskState
 
 #: So many of them are named.
 NAMED: Final = 12
-#: Only the crawl that writes feeds has these.
-_OF_FEEDS: Final = "feedexport/"
+#: A page that some requests of stay on its process commits the others early; when it is done again, these are
+#: duplicates of their own.
+_CAN_BE_MORE: Final = frozenset({"dupefilter/filtered"})
 
 
 def after_end(stage: Stage, expected: Result) -> list[Violation]:
@@ -94,7 +95,7 @@ def _stats(stats: Mapping[str, Any], expected: Mapping[str, Any]) -> list[Violat
     wrong = [
         f"{name} is {stats.get(name)}, not {expected.get(name)}"
         for name in sorted({*stats, *expected})
-        if stats.get(name) != expected.get(name)
+        if stats.get(name) != expected.get(name) and not (name in _CAN_BE_MORE and stats[name] > expected[name])
     ]
     return [Violation("stats wrong", "; ".join(wrong), len(wrong))] if wrong else []
 

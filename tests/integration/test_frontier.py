@@ -453,7 +453,29 @@ def test_raised_and_lowered_stats_keep_their_extreme(store: Store, taskid: int) 
     first.commit(stats=StatsDelta(raised={"most": 3}, lowered={"least": 3}))
     second.commit(stats=StatsDelta(raised={"most": 10, "new": -1}, lowered={"least": 2.5}))
     first.commit(stats=StatsDelta(raised={"most": 9}, lowered={"least": 7}))
-    assert Tasks(store).stats(taskid)[0] == {"most": 10, "least": 2.5, "new": -1}
+    stats = Tasks(store).stats(taskid)[0]
+    assert {name: stats[name] for name in ("most", "least", "new")} == {"most": 10, "least": 2.5, "new": -1}
+
+
+@pytest.mark.parametrize("counts_filtered", [False, True])
+def test_what_the_frontier_takes_and_filters_is_counted_with_it(
+    store: Store, taskid: int, counts_filtered: bool
+) -> None:
+    """In the commit itself, once: a process that dies before it has the reply could not count it."""
+    process = running(store, taskid)
+    results = [Result("feed", requests=[request("1", seen=(1, "1")), request("1", seen=(1, "1")), request("2")])]
+    process.commit(*results, counts_filtered=counts_filtered)
+    process.repeat(*results, counts_filtered=counts_filtered)
+    counted = {"scheduler/enqueued": 2, "scheduler/enqueued/memory": 2}
+    assert Tasks(store).stats(taskid)[0] == counted | ({"dupefilter/filtered": 1} if counts_filtered else {})
+
+
+def test_stats_of_a_result_are_counted_with_it(store: Store, taskid: int) -> None:
+    """What was counted on behalf of requests is added up, with what was counted otherwise."""
+    process = running(store, taskid)
+    results = [Result("feed", stats={"items": 2, "pages": 1}), Result("feed", stats={"items": 3})]
+    process.commit(*results, stats=StatsDelta({"pages": 1}))
+    assert Tasks(store).stats(taskid)[0] == {"items": 5, "pages": 2}
 
 
 def test_stats_that_were_set_are_kept_by_process(store: Store, taskid: int) -> None:

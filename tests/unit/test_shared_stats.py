@@ -57,6 +57,22 @@ def test_counts_are_noted(base: type) -> None:
     assert (stats.get_value("pages"), stats.get_value("depth")) == (3, 7)
 
 
+def test_counts_are_noted_with_the_request_at_work() -> None:
+    """They travel with what comes of it: done again elsewhere, it is counted there."""
+    stats = make(StatsCollector)
+    at_work: list[dict[str, int | float] | None] = [{}]
+    stats.note_with(lambda: at_work[0])
+    stats.inc_value("pages")
+    assert (stats.take()[0].added, at_work[0]) == ({}, {"pages": 1})
+    held: dict[str, int | float] = {}
+    with stats.noted_in(held):
+        stats.inc_value("pages", 5)
+    at_work[0] = None
+    stats.inc_value("pages", 7)
+    assert (held, stats.take()[0].added) == ({"pages": 5}, {"pages": 7})
+    assert stats.get_value("pages") == 13
+
+
 def test_what_the_collector_makes_of_the_calls_is_noted() -> None:
     """Stats that it adds, renames or leaves out, and those that it sets as it is made."""
     stats = make(Renaming)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,13 @@ class Origin:
     #: Of these, and of the request itself: what failed for good.
     failures: dict[Request, NewFailure] = field(default_factory=dict)
     is_finished: bool = False
+    #: What was counted on its behalf; None: that has left, and what comes later travels by itself.
+    stats: dict[str, int | float] | None = field(default_factory=dict)
+
+    def take_stats(self, *, is_last: bool) -> dict[str, int | float]:
+        """Take out what was counted; *is_last*: it is done."""
+        taken, self.stats = self.stats or {}, None if is_last else {}
+        return taken
 
     @property
     def root(self) -> Origin:
@@ -59,11 +66,19 @@ class Origin:
         self.requests += other.requests
         self.sources += other.sources
         self.items += other.items
+        if self.stats is not None:
+            add_stats(self.stats, other.take_stats(is_last=True))
 
     @property
     def is_complete(self) -> bool:
         """Is all that comes of it known?"""
         return self.is_finished and self.n_local == 0
+
+
+def add_stats(stats: dict[str, int | float], more: Mapping[str, int | float]) -> None:
+    """Count *more*."""
+    for name, number in more.items():
+        stats[name] = stats.get(name, 0) + number
 
 
 @dataclass(frozen=True, slots=True, eq=False)

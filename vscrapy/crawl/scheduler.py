@@ -26,7 +26,7 @@ from vscrapy.crawl.buffer import Buffer
 from vscrapy.crawl.closespider import TaskCloseSpider
 from vscrapy.crawl.facts import SharedFacts
 from vscrapy.crawl.failures import Failures
-from vscrapy.crawl.origin import Local, Origin, StartOutputs
+from vscrapy.crawl.origin import Local, Origin, StartOutputs, add_stats
 from vscrapy.crawl.originals import Originals
 from vscrapy.crawl.politeness import Politeness
 from vscrapy.crawl.seen import Seen
@@ -138,10 +138,12 @@ class Scheduler(BaseScheduler):
             is_lifo=self._is_lifo,
             is_start_lifo=self._is_start_lifo,
             limits=self._politeness.limits,
+            counts_filtered=self._seen.is_counted_on_redis,
             callbacks=Callbacks(self._on_joined, self._on_committed, self._on_session_closed),
             call=call,
             end_process=self.place.end_process,
         )
+        self._stats.note_with(self._notes)
         self._shared = SharedFacts(
             self._crawler, self._session, self.place.key, on_start_failed=self._hooks.mark_start_failed
         )
@@ -222,10 +224,9 @@ class Scheduler(BaseScheduler):
             self._is_engine_waiting = False
             if self._is_strict:
                 self._call(self._turn_start)
-            stats = self._crawler.stats
-            assert stats is not None
-            stats.inc_value("scheduler/dequeued/memory")
-            stats.inc_value("scheduler/dequeued")
+            with self._stats.noted_in(self._origins[request].stats):
+                self._count("scheduler/dequeued/memory")
+                self._count("scheduler/dequeued")
             self._ask()
             ORIGIN.set(request)
             return request
@@ -320,7 +321,7 @@ class Scheduler(BaseScheduler):
 
     def _on_session_closed(self, stats: dict[str, Any] | None) -> None:
         if stats is not None:  # what runs at the end, on each process, sees those of the whole task
-            self._crawler.stats.show(stats)  # the class of vscrapy.crawl.stats
+            self._stats.show(stats)
         assert self._closed is not None
         self._closed.callback(None)
 
@@ -370,6 +371,14 @@ class Scheduler(BaseScheduler):
             self._start_outputs.settle()
 
     # Inside.
+
+    @property
+    def _stats(self) -> Any:
+        return self._crawler.stats  # the class of vscrapy.crawl.stats
+
+    def _notes(self) -> dict[str, int | float] | None:
+        origin = self._origin()
+        return origin.stats if origin is not None else None
 
     def _origin(self) -> Origin | None:
         found = ORIGIN.get()
@@ -461,7 +470,8 @@ class Scheduler(BaseScheduler):
             return
         what, id_ = ("done", root.lease.id) if root.lease is not None else ("feed", "")
         result = self._result(what, id_, self._all_requests(root), root.items)
-        self._put([replace(result, failures=list(root.failures.values()))], [self._all_sources(root)])
+        stats = root.take_stats(is_last=True)
+        self._put([replace(result, failures=list(root.failures.values()), stats=stats)], [self._all_sources(root)])
 
     def _all_requests(self, root: Origin) -> list[NewRequest]:
         self._claimed.difference_update(claim.slot for claim in root.settled)
@@ -477,7 +487,8 @@ class Scheduler(BaseScheduler):
 
     def _commit_part(self, origin: Origin) -> None:
         if origin.size:
-            self._put([self._part(origin.root, origin.requests, origin.items)], [origin.sources])
+            part = self._part(origin.root, origin.requests, origin.items)
+            self._put([replace(part, stats=origin.take_stats(is_last=False))], [origin.sources])
             origin.requests, origin.sources, origin.items = [], [], []
 
     def _flush_early(self, origin: Origin) -> None:
@@ -498,8 +509,12 @@ class Scheduler(BaseScheduler):
         self._session.put(results, *self._take_stats())
 
     def _settle_requests(self, results: Sequence[Result], duplicates: set[int]) -> None:
-        """Count what was enqueued, and report what was filtered, of the commit that was answered."""
-        index = n_enqueued = 0
+        """
+        Report what was filtered, of the commit that was answered, and go on with what stays here.
+
+        Redis has counted what it got; of what stays here it cannot know whether it will be done.
+        """
+        index = 0
         for result in results:
             if not result.requests:
                 continue
@@ -508,28 +523,37 @@ class Scheduler(BaseScheduler):
             for new, source in zip(result.requests, sources, strict=True):
                 request = source.request if isinstance(source, Local) else source
                 if index in duplicates:
-                    assert request is not None, "the end of a claim is never a duplicate"
+                    assert source is not None, "the end of a claim is never a duplicate"
+                    assert request is not None
                     if self._originals is not None:
                         self._originals.forget(new.payload, request)
-                    self._seen.log(request)
+                    self._log_filtered(request, source)
                     self._crawler.signals.send_catch_log(
                         signals.request_dropped, request=request, spider=self._spider
                     )
-                elif request is not None:
-                    n_enqueued += 1
+                elif source is not None:
+                    self._count_enqueued(source)
                 if isinstance(source, Local):
                     self._on_claimed(source, is_granted=index not in duplicates)
                 index += 1
-        if n_enqueued:
-            self._count("scheduler/enqueued/memory", n_enqueued)
-            self._count("scheduler/enqueued", n_enqueued)
+
+    def _log_filtered(self, request: Request, source: Request | Local) -> None:
+        # Where Redis has counted it, only this process's own stats lack it.
+        elsewhere: dict[str, int | float] | None = {} if self._seen.is_counted_on_redis else None
+        with self._stats.noted_in(source.root.stats if isinstance(source, Local) else elsewhere):
+            self._seen.log(request)
+
+    def _count_enqueued(self, source: Request | Local) -> None:
+        with self._stats.noted_in(source.root.stats if isinstance(source, Local) else {}):
+            self._count("scheduler/enqueued/memory")
+            self._count("scheduler/enqueued")
 
     def _count(self, stat: str, count: int = 1) -> None:
         assert self._crawler.stats is not None
         self._crawler.stats.inc_value(stat, count)
 
     def _take_stats(self) -> Any:
-        return self._crawler.stats.take()  # the class of vscrapy.crawl.stats
+        return self._stats.take()
 
     def _ask(self) -> None:
         """Ask for leases when the buffer is half empty."""
@@ -641,7 +665,10 @@ class Scheduler(BaseScheduler):
         items = [item for origin in origins for item in origin.items]
         failures = [failure for origin in origins for failure in origin.failures.values()]
         start = self._result("start", str(len(origins)), requests, items)
-        self._put([replace(start, failures=failures)], [sources])
+        stats: dict[str, int | float] = {}
+        for origin in origins:
+            add_stats(stats, origin.take_stats(is_last=True))
+        self._put([replace(start, failures=failures, stats=stats)], [sources])
 
     def _start_exhausted(self) -> None:
         self._reads_start = False

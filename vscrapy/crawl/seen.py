@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from scrapy.dupefilters import BaseDupeFilter
 from scrapy.utils.misc import build_from_crawler, load_object
 
-from vscrapy.internals import decides_alone
+from vscrapy.internals import counts_as_scrapy, decides_alone
 from vscrapy.keys import SEEN_BUCKETS
 from vscrapy.wire import fingerprint_place
 
@@ -46,6 +46,11 @@ class Seen:
                 "vscrapy: %s decides in each crawl process by itself; use --workers 1 if it must see all requests",
                 f"{cls.__module__}.{cls.__qualname__}",
             )
+
+    @property
+    def is_counted_on_redis(self) -> bool:
+        """Does Redis count what it filters? If not, the project's filter counts in a way of its own."""
+        return self._is_shared and counts_as_scrapy(self.filter)
 
     def place(self, request: Request) -> tuple[int, str] | None:
         """Where the request's fingerprint stands on Redis; None: it is not filtered there."""

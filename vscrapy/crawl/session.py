@@ -113,6 +113,7 @@ class Session:
         is_lifo: bool,
         is_start_lifo: bool,
         limits: Limits,
+        counts_filtered: bool,
         callbacks: Callbacks,
         call: Callable[..., Any],
         end_process: Callable[[int], NoReturn],
@@ -123,6 +124,7 @@ class Session:
         self._join = partial(
             frontier.join, capacity=capacity, is_lifo=is_lifo, is_start_lifo=is_start_lifo, limits=limits
         )
+        self._counts_filtered = counts_filtered
         self._callbacks = callbacks
         self._call = call
         self._end_process = end_process
@@ -345,6 +347,7 @@ class Session:
             shares=outbox.shares,
             counts=outbox.counts if self._is_counting else None,
             restarted=outbox.restarted,
+            counts_filtered=self._counts_filtered,
             wanted=wanted,
         )
 

@@ -1,7 +1,14 @@
-"""Scrapy stats whose changes can be taken, to travel with the next commit."""
+"""
+Scrapy stats whose changes can be taken, to travel with the next commit.
+
+What is counted on behalf of a request that is not done yet is noted with that request, and travels with what comes
+of it: if this process ends before, the request is done again elsewhere, and counted there.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from scrapy.statscollectors import StatsCollector
@@ -26,22 +33,45 @@ class Noted:
     _lowered: dict[str, int | float]
     _set: dict[str, Any]
     _is_set_dirty: bool
+    #: Where counts are noted: what gives the notes of the request at work, if there is one; and a place that holds
+    #: whatever it says.
+    _notes_at_work: Callable[[], dict[str, int | float] | None]
+    _notes_held: dict[str, int | float] | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Noted:
         """Make it able to note before any __init__ runs: a project's may set stats, or call no other."""
         made = super().__new__(cls)
         made._added, made._raised, made._lowered, made._set = {}, {}, {}, {}
         made._is_set_dirty = False
+        made._notes_at_work, made._notes_held = lambda: None, None
         return made
+
+    def note_with(self, at_work: Callable[[], dict[str, int | float] | None]) -> None:
+        """Note counts where *at_work* says from now on; where it gives None, they travel with the next commit."""
+        self._notes_at_work = at_work
+
+    @contextmanager
+    def noted_in(self, notes: dict[str, int | float] | None) -> Iterator[None]:
+        """Note counts in *notes* meanwhile, whatever else is at work."""
+        before, self._notes_held = self._notes_held, notes
+        try:
+            yield
+        finally:
+            self._notes_held = before
+
+    def _notes(self) -> dict[str, int | float]:
+        notes = self._notes_held if self._notes_held is not None else self._notes_at_work()
+        return self._added if notes is None else notes
 
     def inc_value(self, key: str, count: int = 1, start: int = 0, spider: Any = None) -> None:
         """Count, here and for the whole task."""
-        is_first = bool(start) and key not in self._added and super().get_value(key) is None  # type: ignore[misc]
+        is_first = bool(start) and super().get_value(key) is None  # type: ignore[misc]
         super().inc_value(key, count, start)  # type: ignore[misc]
         if key in self._set or not _is_number(count):
             self._note(key)
         else:
-            self._added[key] = self._added.get(key, 0) + count + (start if is_first else 0)
+            notes = self._notes()
+            notes[key] = notes.get(key, 0) + count + (start if is_first else 0)
 
     def set_value(self, key: str, value: Any, spider: Any = None) -> None:
         """Set, for this process."""

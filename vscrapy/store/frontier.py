@@ -92,6 +92,8 @@ class Result:
     items: bytes = b""
     n_items: int = 0
     failures: Sequence[NewFailure] = ()
+    #: What was counted on behalf of it.
+    stats: Mapping[str, int | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,14 @@ class StatsDelta:
     added: Mapping[str, int | float] = field(default_factory=dict)
     raised: Mapping[str, int | float] = field(default_factory=dict)
     lowered: Mapping[str, int | float] = field(default_factory=dict)
+
+    def plus(self, results: Iterable[Result]) -> StatsDelta:
+        """With what was counted on behalf of some results."""
+        added = dict(self.added)
+        for result in results:
+            for name, number in result.stats.items():
+                added[name] = added.get(name, 0) + number
+        return StatsDelta(added, self.raised, self.lowered)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Name, operation and number of each."""
@@ -246,6 +256,7 @@ class Frontier:
         shares: Mapping[str, int] | None = None,
         counts: Mapping[str, int] | None = None,
         restarted: Collection[str] = (),
+        counts_filtered: bool = False,
         wanted: int = 0,
     ) -> Committed:
         """
@@ -261,6 +272,7 @@ class Frontier:
             shares: Downloader slot -> smaller share of its concurrency that the process has come down to.
             counts: What the task counts, not as a stat: name -> so many more; None: nothing, and nobody asks.
             restarted: Names of counts that begin anew, at the number in *counts*.
+            counts_filtered: Count the duplicates as Scrapy's own filter does.
             wanted: Leases wanted, 0 to 500.
 
         Raises:
@@ -272,7 +284,7 @@ class Frontier:
         task = self._taskid
         facts = facts or {}
         args: list[Any] = [keys.prefix(task), self._process, number, min(wanted, 500), stat_values]
-        args.extend((fact_version, len(facts)))
+        args.extend((fact_version, int(counts_filtered), len(facts)))
         for fact in facts.items():
             args.extend(fact)
         shares = shares or {}
@@ -282,7 +294,7 @@ class Frontier:
         args.append(-1 if counts is None else len(counts))
         for name, count in (counts or {}).items():
             args.extend((name, "=" if name in restarted else "+", count))
-        rows = stats.rows() if stats else []
+        rows = (stats or StatsDelta()).plus(results).rows()
         args.append(len(rows))
         for row in rows:
             args.extend(row)

@@ -21,7 +21,8 @@
 -- ARGV[4]  new leases wanted
 -- ARGV[5]  stats that were set, as JSON; '': as before
 -- ARGV[6]  version of the facts that the process knows
--- ARGV[7]  number of new facts; then for each: id, value
+-- ARGV[7]  1: count the duplicates, as Scrapy's own filter does
+-- ARGV[8]  number of new facts; then for each: id, value
 -- next     number of shares that the process has come down to; then for each: slot, share
 -- next     number of what the task counts otherwise, -1: nobody asks; then for each: name, operation ('+'; '=':
 --            it begins anew), number
@@ -136,8 +137,8 @@ else
     if ARGV[5] ~= '' then
         redis.call('HSET', KEYS[6], process, ARGV[5])
     end
-    local at = 8
-    for _ = 1, tonumber(ARGV[7]) do
+    local at = 9
+    for _ = 1, tonumber(ARGV[8]) do
         -- Of a fact whose name begins so, the first word stands, and whoever comes later is told of that.
         if string.sub(ARGV[at], 1, 6) ~= 'first:' or redis.call('HEXISTS', KEYS[7], ARGV[at]) == 0 then
             local version = redis.call('HINCRBY', task_key, 'fact_version', 1)
@@ -183,6 +184,8 @@ else
     end
 
     local groups, order, backs, index, queued, leased, acknowledged, items = {}, {}, {}, 0, 0, 0, 0, 0
+    -- What the scheduler counts: here, for a process that dies after this could not tell it any more.
+    local enqueued, filtered = 0, 0
     local has_started, is_cleared = false, false
     local results = tonumber(ARGV[at])
     at = at + 1
@@ -205,7 +208,9 @@ else
                 end
             elseif member ~= '' and redis.call('SADD', prefix .. 'seen:' .. bucket, member) == 0 then
                 duplicates[#duplicates + 1] = index
+                filtered = filtered + 1
             else
+                enqueued = enqueued + 1
                 local name = slot .. '\n' .. queue
                 if not groups[name] then
                     groups[name] = {slot, queue, {}}
@@ -248,6 +253,12 @@ else
         elseif what == 'started' then
             has_started = true
             redis.call('HSET', task_key, 'start', 'done', 'start_owner', '')
+        end
+    end
+    for name, number in pairs({['scheduler/enqueued'] = enqueued, ['scheduler/enqueued/memory'] = enqueued,
+        ['dupefilter/filtered'] = ARGV[7] == '1' and filtered or 0}) do
+        if number > 0 then
+            count_stat(KEYS[5], name, '+', string.format('%d', number))
         end
     end
     -- What yield.lua asks: since when has the process brought its task on?
