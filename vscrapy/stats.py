@@ -15,6 +15,8 @@ from typing import Any
 #: Stats that come from the merged ones, as Scrapy's CoreStats and LogStats make them.
 _EARLIEST = "start_time"
 _LATEST = "finish_time"
+#: Both are points in time, of which the first and the last of all processes count: by one clock.
+TIMES = (_EARLIEST, _LATEST)
 
 
 def encode_values(values: Mapping[str, Any]) -> str:

@@ -28,7 +28,8 @@ def after_end(stage: Stage, expected: Result) -> list[Violation]:
     """When the task has ended and nothing is broken any more: its end, its result, and what is left of it."""
     found = [*_end(stage), *_left_on_server(stage)]
     items, stats = _result(stage)
-    return [*found, *_items(items, expected.items), *_pages(stage, expected), *_stats(stats, expected.stats)]
+    found += _elapsed(stats.get("elapsed_time_seconds"), stage.elapsed_s)
+    return [*found, *_items(items, expected.items), *_pages(stage, expected), *_stats(fixed(stats), expected.stats)]
 
 
 def _end(stage: Stage) -> list[Violation]:
@@ -63,16 +64,22 @@ def _left_on_server(stage: Stage) -> list[Violation]:
     return []
 
 
-def _result(stage: Stage) -> tuple[Counter[str], Mapping[str, Any]]:
+def _result(stage: Stage) -> tuple[Counter[str], dict[str, Any]]:
     assert stage.sender is not None
     if not stage.layout.is_detached:
         finished = Finished(0, "", stage.sender.errors)
-        return items_of(stage.feed), fixed(dumped_stats(finished))
+        return items_of(stage.feed), dumped_stats(finished)
     command = ["items", str(stage.taskid), "-O", str(stage.feed), "--redis", stage.server.url]
     stage.home.run(["vscrapy", *command], stage.project)
     shown = stage.home.run(["vscrapy", "stats", str(stage.taskid), "--json", "--redis", stage.server.url])
     stats = json.loads(shown.stdout)["stats"]
-    return items_of(stage.feed), {"feedexport/success_count/FileFeedStorage": 1, **fixed(stats)}
+    return items_of(stage.feed), {"feedexport/success_count/FileFeedStorage": 1, **stats}
+
+
+def _elapsed(found_s: Any, most_s: float) -> list[Violation]:
+    if isinstance(found_s, float) and 0 < found_s < most_s:
+        return []
+    return [Violation("stats wrong", f"elapsed_time_seconds is {found_s}, of a crawl that took less than {most_s}")]
 
 
 def _items(items: Counter[str], expected: Counter[str]) -> list[Violation]:

@@ -206,7 +206,12 @@ class Stage:
 
     def tell(self, words: str) -> None:
         """Note what happens."""
-        self.story.append(f"{time.monotonic() - self._began_s:7.2f} s  {words}")
+        self.story.append(f"{self.elapsed_s:7.2f} s  {words}")
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time since it was made (seconds)."""
+        return time.monotonic() - self._began_s
 
     # Its parts.
 

@@ -391,6 +391,16 @@ def test_crashes_in_a_row_end_the_task(store: Store, taskid: int) -> None:
     assert (states, record.reason, record.exit_code) == ([TaskState.RUNNING, TaskState.FINISHED], "crashed", 1)
 
 
+def test_processes_that_crash_together_are_one_crash(store: Store, taskid: int) -> None:
+    """An accident that kills all of them at once does not end the task; what kills each new one does."""
+    first = running(store, taskid, capacity=1)
+    first.feed(*(request(f"{n}") for n in range(50)))
+    for process in [first, *(running(store, taskid, capacity=1) for _ in range(MOST_CRASHES))]:
+        assert process.leave("crashed") is TaskState.RUNNING
+    assert crash(store, taskid, MOST_CRASHES - 2) is TaskState.RUNNING
+    assert crash(store, taskid, 1) is TaskState.FINISHED
+
+
 def test_crashes_are_counted_anew_after_a_finished_request(store: Store, taskid: int) -> None:
     """Progress between two crashes keeps the task alive."""
     crash(store, taskid, MOST_CRASHES - 1)

@@ -102,6 +102,7 @@ class FrontierMachine(RuleBasedStateMachine):
         self.waiting: Counter[bytes] = Counter()
         self.done: Counter[bytes] = Counter()
         self.n_made = self.n_named = self.crashes = self.n_items = self.start_done = self.n_start_items = 0
+        self.crash_seq = 0
         self.seen: set[int] = set()
         self.start = "waiting"
         self.start_owner: Member | None = None
@@ -244,7 +245,9 @@ class FrontierMachine(RuleBasedStateMachine):
         if self.idle_owner is member:
             self.idle_owner = None
         if self.state in (TaskState.RUNNING, TaskState.PAUSED):
-            self.crashes += how == "crashed"
+            if how == "crashed" and member.number > self.crash_seq:
+                self.crashes += 1
+                self.crash_seq = max(other.number for other in [*self.members, *self.gone])
             if how == "failed" or self.crashes >= MOST_CRASHES:
                 self.state, self.exit_code = TaskState.STOPPING, 1
                 self.reason = "failed" if how == "failed" else "crashed"
@@ -352,6 +355,7 @@ class FrontierMachine(RuleBasedStateMachine):
                     duplicates.append(index)
                 else:
                     self.waiting[new.payload] += 1
+                    self.counted.update({"scheduler/enqueued": 1, "scheduler/enqueued/memory": 1})
                 if seen is not None:
                     self.seen.add(seen)
                 index += 1

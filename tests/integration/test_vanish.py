@@ -414,6 +414,28 @@ def test_tasks_go_on_when_redis_is_killed_and_restarted(lab: Lab) -> None:
         crawl.check_finished(crawl.sender.wait())
 
 
+@pytest.mark.long
+def test_task_goes_on_when_redis_refuses_writes_for_longer_than_the_senders_timeout(lab: Lab) -> None:
+    """A sender that cannot give a sign of life, because Redis refuses every write, is not lost."""
+    machine = lab.machine
+    directory = machine.home / "valkey"
+    with lab.bystander():
+        crawl = lab.crawl("main", "-s", f"VSCRAPY_SENDER_TIMEOUT={SENDER_TIMEOUT_S}").begin()
+        client = machine.store.client
+        for silence_s in (SENDER_TIMEOUT_S - 1, SENDER_TIMEOUT_S, SENDER_TIMEOUT_S + 1):
+            (directory / "dump.rdb").mkdir()
+            client.config_set("save", "3600 1")
+            client.bgsave()
+            crawl.sender.wait_for_output("cannot write to its disk and refuses writes")
+            until_s = time.monotonic() + silence_s
+            wait_for(lambda until_s=until_s: time.monotonic() > until_s)  # type: ignore[misc]
+            client.config_set("save", "")
+            (directory / "dump.rdb").rmdir()
+            crawl.go_on()
+        crawl.release()
+        crawl.check_finished(crawl.sender.wait())
+
+
 def test_task_finishes_when_redis_has_forgotten_its_last_moments(lab: Lab, tmp_path: Path) -> None:
     """After a failover to a server that lags behind, what it does not know of is done again, and nothing hangs."""
     machine = lab.machine

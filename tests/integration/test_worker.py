@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -320,6 +321,19 @@ def test_exception_is_told_and_counts_as_crash(cluster: Cluster) -> None:
     assert cluster.record(taskid).reason == "crashed"
     assert cluster.text(taskid).count("RuntimeError: out of luck") == 5
     assert "exited with code 1; what it had in hand goes back" in cluster.text(taskid)
+
+
+def test_full_disk_is_no_crash(cluster: Cluster) -> None:
+    """A worker that cannot write the project's files leaves the task to others, and takes it when it can."""
+    worker = cluster.worker("--slots", "2", "--name", "w1")
+    _, hard = resource.prlimit(worker.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(worker.process.pid, resource.RLIMIT_FSIZE, (0, hard))
+    taskid = cluster.submit("say('it runs')" + WAITS)
+    wait_for(lambda: cluster.text(taskid).count("was not started") == 2)
+    assert "File too large" in cluster.text(taskid)
+    assert cluster.store.client.hget(keys.task(taskid), "crashes") == b"0"
+    resource.prlimit(worker.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    wait_for(lambda: "it runs" in cluster.text(taskid))
 
 
 def test_killed_process_gives_its_lease_back_within_a_second(cluster: Cluster) -> None:

@@ -205,6 +205,15 @@ def test_claim_gives_the_first_place_at_once(store: Store) -> None:
     assert Process(store, submit(store)).claim() == 1
 
 
+def test_claim_that_arrives_late_does_nothing(store: Store, workers: Workers) -> None:
+    """Its worker has given the place back, for no answer came: nobody would ever run a process in it."""
+    taskid, now_ms = submit(store), Tasks(store).now_ms()
+    assert workers.claim(taskid, "p", "w1", until_ms=now_ms - 1) == 0
+    assert view(store, taskid).number("processes") == 0
+    assert workers.claim(taskid, "p", "w1", until_ms=now_ms + 60_000) == 1
+    assert workers.claim(taskid, "p", "w1", until_ms=now_ms - 1) == 1, "the place is its own: a repeated call"
+
+
 def test_claim_gives_no_second_place_for_as_much_as_one_process_can_take(store: Store) -> None:
     """As many requests as one has room for need no second process."""
     taskid = submit(store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +72,18 @@ def test_counts_are_noted_with_the_request_at_work() -> None:
     stats.inc_value("pages", 7)
     assert (held, stats.take()[0].added) == ({"pages": 5}, {"pages": 7})
     assert stats.get_value("pages") == 13
+
+
+def test_begin_and_end_travel_by_the_clock_that_counts() -> None:
+    """Here they are as this machine's clock has them; other times are the project's own."""
+    stats = make(StatsCollector)
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    for name in ("start_time", "finish_time", "my/time"):
+        stats.set_value(name, noon)
+    stats.shift(-3600)
+    later = noon - timedelta(hours=1)
+    assert decode_values(stats.take()[1]) == {"start_time": later, "finish_time": later, "my/time": noon}
+    assert stats.get_value("start_time") == noon
 
 
 def test_what_the_collector_makes_of_the_calls_is_noted() -> None:

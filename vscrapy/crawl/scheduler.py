@@ -56,6 +56,8 @@ START_AHEAD: Final = 1000
 START_BACKLOG: Final = 200
 #: The reason with which Scrapy's MemoryUsage extension closes the spider.
 _MEMORY_EXCEEDED: Final = "memusage_exceeded"
+#: A machine's clock may be off by this much (seconds).
+CLOCK_S: Final = 1.0
 #: A process that gets no lease for so long, although requests wait, gives its slot back (seconds): others have
 #: the whole of what the sites may see.
 STARVED_S: Final = 3.0
@@ -255,7 +257,9 @@ class Scheduler(BaseScheduler):
 
     # What the session calls, in the reactor's thread.
 
-    def _on_joined(self, joined: Joined) -> None:
+    def _on_joined(self, joined: Joined, ahead_s: float) -> None:
+        if abs(ahead_s) > CLOCK_S:
+            self._stats.shift(ahead_s)
         skip = joined.start_from
         self._reads_start = skip is not None
         self._is_paused = joined.state is TaskState.PAUSED

@@ -87,7 +87,8 @@ class Outbox:
 class Callbacks:
     """What is called in the reactor's thread."""
 
-    on_joined: Callable[[Joined], None]
+    #: With the reply, and how far Redis's clock is ahead of this machine's (seconds).
+    on_joined: Callable[[Joined, float], None]
     #: With the reply, what was committed with it, and the leases that were asked for.
     on_committed: Callable[[Committed, Outbox, int], None]
     #: With the whole task's stats, where the task ends.
@@ -257,7 +258,9 @@ class Session:
             self._end_process(1)
 
     def _run(self) -> None:
-        self._call(self._callbacks.on_joined, self._insist(self._join))
+        # Redis's clock counts: those of the machines may be wrong, and a crawl has one begin and one end.
+        ahead_s = self._insist(self._ahead_s)
+        self._call(self._callbacks.on_joined, self._insist(self._join), ahead_s)
         is_last = False
         while not is_last:
             outbox, wanted, reason, is_last = self._next()
@@ -276,6 +279,13 @@ class Session:
             self._pace(reply, wanted)
             self._call(self._callbacks.on_committed, reply, outbox, wanted)
         self._call(self._callbacks.on_closed, self._all_stats())
+
+    def _ahead_s(self) -> float:
+        """How far Redis's clock is ahead, at least: its reply may have taken any part of the time between."""
+        before_s = time.time()
+        redis_s = self._tasks.now_ms() / 1000
+        after_s = time.time()
+        return max(0.0, redis_s - after_s) + min(0.0, redis_s - before_s)
 
     def _all_stats(self) -> dict[str, Any] | None:
         """Where the task ends: the stats of the whole of it, when the others have committed theirs."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 from scrapy.statscollectors import StatsCollector
 
-from vscrapy.stats import encode_values
+from vscrapy.stats import TIMES, encode_values
 from vscrapy.store.frontier import StatsDelta
 
 
@@ -33,6 +34,7 @@ class Noted:
     _lowered: dict[str, int | float]
     _set: dict[str, Any]
     _is_set_dirty: bool
+    _shift: timedelta
     #: Where counts are noted: what gives the notes of the request at work, if there is one; and a place that holds
     #: whatever it says.
     _notes_at_work: Callable[[], dict[str, int | float] | None]
@@ -43,6 +45,7 @@ class Noted:
         made = super().__new__(cls)
         made._added, made._raised, made._lowered, made._set = {}, {}, {}, {}
         made._is_set_dirty = False
+        made._shift = timedelta()
         made._notes_at_work, made._notes_held = lambda: None, None
         return made
 
@@ -110,13 +113,21 @@ class Noted:
         mine = {name: value for name, value in self._set.items() if stats.get(name) == repr(value)}
         super().set_stats(stats | mine)  # type: ignore[misc]
 
+    def shift(self, seconds: float) -> None:
+        """Let the crawl's begin and end travel by another clock than this machine's, which is so much ahead."""
+        self._shift = timedelta(seconds=seconds)
+
     def take(self) -> tuple[StatsDelta, str]:
         """Take the changes since the last call: counted ones, and those set as JSON ('' when unchanged)."""
         delta = StatsDelta(self._added, self._raised, self._lowered)
         self._added, self._raised, self._lowered = {}, {}, {}
-        values = encode_values(self._set) if self._is_set_dirty else ""
+        values = encode_values(self._set | self._shifted()) if self._is_set_dirty else ""
         self._is_set_dirty = False
         return delta, values
+
+    def _shifted(self) -> dict[str, Any]:
+        times = {name: self._set.get(name) for name in TIMES}
+        return {name: value + self._shift for name, value in times.items() if isinstance(value, datetime)}
 
 
 class NotedStats(Noted, StatsCollector):

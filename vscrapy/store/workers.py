@@ -111,9 +111,12 @@ class Workers:
             )
         )
 
-    def claim(self, taskid: int, process: str, worker: str) -> int:
+    def claim(self, taskid: int, process: str, worker: str, *, until_ms: int = 0) -> int:
         """
         Take a place for a crawl process in a task, if the task needs one.
+
+        Args:
+            until_ms: Redis time after which the call does nothing, should it arrive so late; 0: it always does.
 
         Returns:
             The process's number in the task; 0 when it is not needed.
@@ -122,12 +125,17 @@ class Workers:
             ProtocolMismatch: The task was made by a vscrapy that speaks another protocol.
         """
         return self._claim(
-            "claim", [keys.task(taskid), keys.processes(taskid), keys.starved(taskid)], taskid, process, worker
+            "claim",
+            [keys.task(taskid), keys.processes(taskid), keys.starved(taskid)],
+            taskid,
+            process,
+            worker,
+            until_ms,
         )
 
-    def claim_home(self, taskid: int, process: str, worker: str) -> int:
+    def claim_home(self, taskid: int, process: str, worker: str, *, until_ms: int = 0) -> int:
         """Take the place of home in a detached task with feeds to write; otherwise as :meth:`claim`."""
-        return self._claim("home", [keys.task(taskid), keys.processes(taskid)], taskid, process, worker)
+        return self._claim("home", [keys.task(taskid), keys.processes(taskid)], taskid, process, worker, until_ms)
 
     def make_room(self, taskid: int, processes: int, offers: Sequence[Offer]) -> Offer | None:
         """
@@ -155,14 +163,14 @@ class Workers:
         names = [keys.task(taskid), keys.starved(taskid)]
         return bool(self._store.run("promise", names, [process, processes, PROTOCOL, life_ms]))
 
-    def _claim(self, script: str, names: list[str], taskid: int, process: str, worker: str) -> int:
+    def _claim(self, script: str, names: list[str], taskid: int, process: str, worker: str, until_ms: int) -> int:
         pipeline = self._store.client.pipeline(transaction=True)
         pipeline.sadd(keys.worker_processes(worker), f"{taskid}:{process}")
         # Also where the worker has no entry any more, and no heartbeat will renew it.
         pipeline.expire(keys.worker_processes(worker), keys.WORKER_TTL_S)
         with translate(self._store.endpoint):
             pipeline.execute()
-        number = int(self._store.run(script, names, [process, worker, PROTOCOL]))
+        number = int(self._store.run(script, names, [process, worker, PROTOCOL, until_ms]))
         if number <= 0:
             self.release(taskid, process, worker)
         if number < 0:

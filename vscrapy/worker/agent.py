@@ -251,6 +251,8 @@ class Agent(Service):
         """The pulse did not get through."""
         told = self._contact.lost if isinstance(error, StoreUnavailable) else self._contact.refused
         self._reactor.callFromThread(told, error)
+        # A Redis that lets us look and refuses all writes refuses the senders' signs of life, too.
+        self._reactor.callFromThread(self._senders.broken)
 
     def found_dead(self, names: list[str]) -> None:
         """The pulse has learned that workers are dead."""
@@ -311,7 +313,7 @@ class Agent(Service):
             await self._tidy(look)
             records = [look.records[taskid] for taskid in look.live if taskid in look.records]
             served = [record for record in records if not self._senders.is_absent(record)]
-            await self._slots.fill(served)
+            await self._slots.fill(served, look.now_ms)
             await self._slots.make_room(look, served)
             await self._note_idleness(has_tasks=bool(look.live))
             await self._keep_up()

@@ -94,7 +94,8 @@ class Checkouts:
         except BaseException as error:
             self._remove_quietly(target)
             if isinstance(error, BundleError) and isinstance(error.__cause__, OSError):
-                raise OSError(str(error)) from error  # This machine's fault, not the bundle's.
+                # This machine's fault, not the bundle's.
+                raise OSError(error.__cause__.errno, str(error)) from error
             raise
         return target
 

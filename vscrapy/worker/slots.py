@@ -6,6 +6,7 @@ Every place that was claimed, or may have been (no reply came), is left and rele
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import time
@@ -46,6 +47,17 @@ if TYPE_CHECKING:
 #: the task, and then nobody takes lines any more; and after a crash, when its leases are wanted back soon.
 FLUSH_S: Final = 5.0
 CRASHED_FLUSH_S: Final = 0.3
+#: Time that a claim may be on its way (ms).
+CLAIM_MS: Final = 10_000
+#: Time without further claims when this machine could not start a process (s).
+REST_S: Final = 5.0
+#: Errors that are this machine's and nobody else's: disk full, no more files, no memory, no rights.
+_OWN_ERRORS: Final = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM),
+    }
+)
 #: Exit codes of a crawl process that mean something: no crawl at all; given up for dead.
 FAILED_CODE: Final = 70
 FENCED_CODE: Final = 71
@@ -129,6 +141,8 @@ class Slots:
         self._residents: dict[str, _Resident] = {}
         self._n_claiming = 0
         self._is_draining = False
+        #: Until then no place is claimed (monotonic, s).
+        self._rests_until_s = 0.0
         #: Counts how often all places were given to others.
         self._epoch = 0
         #: Tasks that speak another protocol; said once.
@@ -144,15 +158,20 @@ class Slots:
         """The tasks that run here, and how long each may take to close its spiders."""
         return {resident.child.place.taskid: resident.child.close_timeout_s for resident in self._residents.values()}
 
-    async def fill(self, records: Iterable[TaskRecord]) -> None:
+    async def fill(self, records: Iterable[TaskRecord], now_ms: int) -> None:
         """
         Claim a place in each task that grows, or wants its feeds written: at most one in each, those with the
         fewest processes first, and of these who waits longest.
+
+        Args:
+            now_ms: Redis time of the look that showed the records, or before it.
         """
+        if time.monotonic() < self._rests_until_s:
+            return
         for record in sorted(self._wanting(records), key=turn):
             if self._is_draining or not self.worker or self.n_busy >= self._options.slots:
                 return
-            await self._claim(record)
+            await self._claim(record, now_ms + CLAIM_MS)
 
     async def make_room(self, look: Look, records: Iterable[TaskRecord]) -> None:
         """
@@ -263,19 +282,19 @@ class Slots:
 
     # --- a place
 
-    async def _claim(self, record: TaskRecord) -> None:
+    async def _claim(self, record: TaskRecord, until_ms: int) -> None:
         taskid, worker, epoch = record.taskid, self.worker, self._epoch
         process = f"{worker}.{uuid.uuid4().hex[:12]}"
         self._n_claiming += 1
         try:
             claim = self._workers.claim_home if record.wants_home else self._workers.claim
-            number = await self._contact.call(claim, taskid, process, worker)
+            number = await self._contact.call(claim, taskid, process, worker, until_ms=until_ms)
         except ProtocolMismatch as error:
             self._foreign.add(taskid)
             self._say(f"{error}; install the same version on both sides")
             return
         except (StoreUnavailable, StoreRefused):
-            self._start(self._give_back(Place(taskid, process, 0, worker)))  # It may have happened.
+            self._start(self._give_back(Place(taskid, process, 0, worker), is_late=True))  # It may have happened.
             return
         finally:
             self._n_claiming -= 1
@@ -330,6 +349,10 @@ class Slots:
             return _Ending("failed", f"was not started: {error}")
         except (TaskGone, OSError) as error:
             self._say(f"task {taskid} cannot be run here: {error}")
+            if isinstance(error, OSError) and error.errno in _OWN_ERRORS:
+                # Not a crash: another worker can run it, or this one, later.
+                self._rests_until_s = time.monotonic() + REST_S
+                return _Ending("left", f"was not started: {error}; this worker tries again later")
             return _Ending("crashed", f"was not started: {error}")
         return _ending(child, await child.ended)
 
@@ -396,8 +419,17 @@ class Slots:
         line = LogLine("err", text, time.time(), level=logging.CRITICAL, process=place.number, worker=place.worker)
         self._relay.add(place.taskid, [line], worker=place.worker)
 
-    async def _give_back(self, place: Place) -> None:
-        """Leave a place that nothing was started in."""
+    async def _give_back(self, place: Place, *, is_late: bool = False) -> None:
+        """
+        Leave a place that nothing was started in.
+
+        Args:
+            is_late: The claim may arrive after this (a network that was silent delivers late): leave it once more
+                when Redis takes it no longer.
+        """
+        if is_late:
+            await self._contact.insist(leave, self._store, place.taskid, place.process, how="left")
+            await self._contact.sleep(CLAIM_MS / 1000)
         await self._contact.insist(self._leave_now, place, "left")
 
     def _leave_now(self, place: Place, how: str, failure: bytes = b"") -> None:

@@ -6,11 +6,16 @@
 -- ARGV[1]  process, unique on this Redis
 -- ARGV[2]  its worker's name
 -- ARGV[3]  protocol version that the worker speaks
--- Returns the process's number in the task; 0: not needed now; -1: another protocol version.
+-- ARGV[4]  time after which it is too late (ms): the worker has given the place back, without an answer; 0: never
+-- Returns the process's number in the task; 0: not needed now, or too late; -1: another protocol version.
 -- include: need
 local record = redis.call('HGET', KEYS[2], ARGV[1])
 if record then -- a repeated call, its reply was lost
     return cjson.decode(record).number
+end
+local time = redis.call('TIME')
+if tonumber(ARGV[4]) > 0 and time[1] * 1000 + time[2] / 1000 > tonumber(ARGV[4]) then
+    return 0
 end
 local need = needs_home(KEYS[1], ARGV[3])
 if need < 1 then

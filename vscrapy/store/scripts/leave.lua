@@ -9,7 +9,8 @@
 -- ARGV[1]  the task's key prefix
 -- ARGV[2]  process
 -- ARGV[3]  how: 'left' (by itself, at its end), 'crashed', 'failed' (no crawl at all; ends the task)
--- ARGV[4]  crashes in a row without one finished request that end the task
+-- ARGV[4]  crashes in a row without one finished request that end the task; counted are those of processes that came
+--          after the last one
 -- ARGV[5]  life of what is kept (s)
 -- ARGV[6]  number of seen buckets
 -- ARGV[7]  time that the task does not grow after a process that found nothing to do has left (ms)
@@ -102,9 +103,14 @@ if state == 'running' or state == 'paused' then
     if how == 'failed' then
         redis.call('HSET', task_key, 'state', 'stopping', 'reason', 'failed', 'exit_code', 1)
         state = 'stopping'
-    elseif how == 'crashed' and given_up == 0 and redis.call('HINCRBY', task_key, 'crashes', 1) >= tonumber(ARGV[4]) then
-        redis.call('HSET', task_key, 'state', 'stopping', 'reason', 'crashed', 'exit_code', 1)
-        state = 'stopping'
+    elseif how == 'crashed' and given_up == 0
+        and record.number > tonumber(redis.call('HGET', task_key, 'crash_seq') or 0) then
+        -- Those that were there at the last crash may have died of the same accident: no more than that one.
+        redis.call('HSET', task_key, 'crash_seq', redis.call('HGET', task_key, 'process_seq'))
+        if redis.call('HINCRBY', task_key, 'crashes', 1) >= tonumber(ARGV[4]) then
+            redis.call('HSET', task_key, 'state', 'stopping', 'reason', 'crashed', 'exit_code', 1)
+            state = 'stopping'
+        end
     end
 end
 if state == 'stopping' and processes == 0 then
