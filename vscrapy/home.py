@@ -23,12 +23,14 @@ from scrapy.core.scheduler import BaseScheduler
 from scrapy.extensions.closespider import CloseSpider
 from scrapy.extensions.corestats import CoreStats
 from scrapy.extensions.feedexport import FeedExporter, FileFeedStorage, StdoutFeedStorage
+from scrapy.extensions.throttle import AutoThrottle
 from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
 
 from vscrapy.errors import NotVerified
 from vscrapy.internals import HANDLERS_LOGGER, EngineHooks, flush_feeds, start_itemproc, thread_caller
+from vscrapy.politeness import Channel, Politeness
 from vscrapy.stats import take_rates
 from vscrapy.store.streams import ItemsEntry
 from vscrapy.wire import decode_items
@@ -116,6 +118,8 @@ class Home:
         has_pipelines: The project's pipelines run here.
         on_open: Called, in the crawler's thread, when the spider is about to open; a Deferred.
         on_stop: Called with the reason when a pipeline closes the spider.
+        channel: How pipelines that download get their shares of the task's limits: made, when the spider is about to
+            open, from what gets the answers and what runs a function in the crawler's thread.
     """
 
     def __init__(
@@ -125,9 +129,11 @@ class Home:
         has_pipelines: bool,
         on_open: Callable[[], Deferred[None]],
         on_stop: Callable[[str], None],
+        channel: Callable[[Politeness, Callable[..., Any]], Channel] | None = None,
     ) -> None:
         self._on_open = on_open
         self._on_stop = on_stop
+        self._channel = channel
         self._has_pipelines = has_pipelines
         self._counts_items = False
         self._key = b""
@@ -152,6 +158,7 @@ class Home:
             counts_items: CLOSESPIDER_ITEMCOUNT counts the items that come through the pipelines.
         """
         self._counts_items = counts_items
+        self._downloads = self._has_pipelines and bool(settings.getwithbase("ITEM_PIPELINES"))
         keep = {
             path: order
             for path, order in settings.getwithbase("EXTENSIONS").items()
@@ -175,13 +182,15 @@ class Home:
         }
         if not self._has_pipelines:
             ours["ITEM_PIPELINES"] = {}
-        if not (self._has_pipelines and settings.getwithbase("ITEM_PIPELINES")):
+        if not self._downloads:
             ours["DOWNLOADER_MIDDLEWARES"] = {}  # nobody here downloads: a browser need not be opened twice
         settings.setdict(ours, priority=PRIORITY)
 
     def _is_kept(self, extension: type) -> bool:
         if issubclass(extension, CloseSpider):
             return self._counts_items
+        if issubclass(extension, AutoThrottle):
+            return self._downloads
         return issubclass(extension, FeedExporter) or extension.__name__ == _LOG_COUNT
 
     # Called in the crawler's thread.
@@ -197,7 +206,19 @@ class Home:
         crawler.signals.connect(self._on_spider_opened, signals.spider_opened)
         if self._counts_responses:
             crawler.signals.connect(self._on_response, signals.response_received)
-        return self._on_open()
+        opened = self._on_open()
+        if self._downloads and self._channel is not None:
+            opened.addCallback(lambda _: self._share())
+        return opened
+
+    def _share(self) -> None:
+        """What pipelines download from now on is part of what the sites may see of the task."""
+        assert self.crawler is not None
+        assert self._call is not None
+        assert self._channel is not None
+        politeness = Politeness.of(self.crawler)
+        if politeness.limits.most:
+            politeness.begin(self._channel(politeness, self._call))
 
     def _on_spider_opened(self) -> None:
         assert self._hooks is not None

@@ -15,11 +15,13 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout, suppress
 from contextvars import ContextVar
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 import scrapy
 import scrapy.cmdline
 import scrapy.commands
+import scrapy.core.downloader
 import scrapy.crawler
 from scrapy.commands import runspider
 from scrapy.core.downloader import Downloader, Slot
@@ -73,6 +75,7 @@ def check() -> None:
         (runspider, "_import_file"),
         (Downloader, "_process_queue"),
         (Downloader, "_get_slot"),
+        (Downloader, "_enqueue_request"),
         (RobotsTxtMiddleware, "_parse_robots"),
         (RobotsTxtMiddleware, "_robots_error"),
         (scrapy.cmdline, "_get_commands_dict"),
@@ -296,50 +299,103 @@ class DownloadSlots:
         self._spider = crawler.spider
         # Before Scrapy 2.14 it takes the spider first.
         self._wants_spider = "spider" in inspect.signature(self._downloader._process_queue).parameters
-        self._strict: dict[str, bool] = {}
-        self._strict_default = False
+        #: Slot -> the most that runs there at once; None stands for all slots.
+        self._limits: dict[str | None, int] = {}
+        #: What limited slots had before.
+        self._own: dict[str, int] = {}
+        self._on_put: Callable[[str], None] = lambda _: None
+        self._on_left: Callable[[str], None] = lambda _: None
         self._hook()
 
     @property
     def most(self) -> int:
         """Concurrent downloads of a slot; 0: no limit."""
-        return int(self._downloader.ip_concurrency or self._downloader.domain_concurrency)
+        most = int(self._downloader.ip_concurrency or self._downloader.domain_concurrency)
+        if hasattr(scrapy.core.downloader, "_get_concurrency_delay"):  # older versions of Scrapy let a spider say it
+            return int(getattr(self._spider, "max_concurrent_requests", most))
+        return most
+
+    def most_of(self, slot: str) -> int:
+        """As :attr:`most`, of one slot."""
+        return int(self.special.get(slot, {}).get("concurrency", self.most))
 
     @property
     def special(self) -> dict[str, dict[str, Any]]:
         """The project's DOWNLOAD_SLOTS."""
         return dict(self._downloader.per_slot_settings)
 
+    def active(self, slot: str | None) -> int:
+        """Downloads of a slot that wait or run; None: of the slot with the most."""
+        return self._count(slot, lambda found: len(found.active))
+
     def running(self, slot: str | None) -> int:
         """Downloads of a slot that have begun and not ended; None: of the slot with the most."""
+        return self._count(slot, _running)
+
+    def _count(self, slot: str | None, count: Callable[[Any], int]) -> int:
         slots = self._downloader.slots
         if slot is not None:
-            return _running(slots[slot]) if slot in slots else 0
-        return max((_running(found) for found in slots.values()), default=0)
+            return count(slots[slot]) if slot in slots else 0
+        return max((count(found) for found in slots.values()), default=0)
 
-    def limit(self, slot: str | None, most: int, *, is_strict: bool) -> None:
+    def listen(self, on_put: Callable[[str], None], on_left: Callable[[str], None]) -> None:
+        """
+        Be told of downloads.
+
+        Args:
+            on_put: Called with the slot that a download is about to be put into.
+            on_left: Called with a slot that is, or was, limited or watched, when a download there is over.
+        """
+        self._on_put, self._on_left = on_put, on_left
+
+    def watch(self, slot: str | None) -> None:
+        """Tell when downloads of a slot are over; None: of any slot that there is."""
+        for key, each in self._found(slot):
+            self._make_active(key, each)
+
+    def limit(self, slot: str | None, most: int | None) -> None:
         """
         Run no more downloads of a slot than *most* at once; None: of any slot.
 
         Args:
-            is_strict: Never more; else as Scrapy does, which with asyncio starts some too many.
+            most: None: as Scrapy does, which with asyncio starts some too many.
         """
-        downloader = self._downloader
-        if slot is None:
-            downloader.domain_concurrency = most
-            if downloader.ip_concurrency:
-                downloader.ip_concurrency = most
-            self._strict_default = is_strict
-            found = list(downloader.slots.values())
+        if most is None:
+            self._limits.pop(slot, None)
         else:
-            special = downloader.per_slot_settings
-            special[slot] = {**special.get(slot, {}), "concurrency": most}
-            self._strict[slot] = is_strict
-            found = [downloader.slots[slot]] if slot in downloader.slots else []
-        for each in found:
-            each.concurrency = most
-            self._make_strict(each, is_strict)
+            self._limits[slot] = most
+        found = self._found(slot)
+        for key, each in found:
+            self._apply(key, each, most)
             self._fill(each)
+        if not found and slot is not None:
+            self._own.pop(slot, None)  # Scrapy has forgotten the slot
+
+    def _found(self, slot: str | None) -> list[tuple[str, Any]]:
+        slots = self._downloader.slots
+        if slot is None:
+            return list(slots.items())
+        return [(slot, slots[slot])] if slot in slots else []
+
+    def _apply(self, key: str, slot: Any, most: int | None) -> None:
+        # The class of the object, for Scrapy's slots take no attributes; both classes have the same layout.
+        if most is None:
+            slot.concurrency = self._own.pop(key, slot.concurrency)
+            if not slot.queue:  # else all that waits would begin at once
+                slot.__class__ = Slot
+            return
+        self._own.setdefault(key, slot.concurrency)
+        slot.concurrency = most
+        slot.__class__ = _StrictSlot
+        self._make_active(key, slot)
+
+    def _make_active(self, key: str, slot: Any) -> None:
+        if not isinstance(slot.active, _Active):
+            slot.active = _Active(slot.active, lambda: self._leave(key, slot))
+
+    def _leave(self, key: str, slot: Any) -> None:
+        self._fill(slot)
+        self._on_left(key)
 
     def _fill(self, slot: Any) -> None:
         """Let the slot begin as many of its waiting downloads as it may."""
@@ -349,24 +405,27 @@ class DownloadSlots:
             self._downloader._process_queue(slot)
 
     def _hook(self) -> None:
-        """Let slots that are made later have their strictness, too."""
+        """Tell of what is put in, and let slots that are made later have their limits, too."""
         downloader = self._downloader
-        get_slot = downloader._get_slot
+        get_slot, enqueue = downloader._get_slot, downloader._enqueue_request
 
         def hooked(*args: Any, **kwargs: Any) -> tuple[str, Any]:
             n_slots = len(downloader.slots)
             key, slot = get_slot(*args, **kwargs)
             if len(downloader.slots) != n_slots:
-                self._make_strict(slot, self._strict.get(key, self._strict_default))
+                self._own.pop(key, None)
+                most = self._limits.get(key, self._limits.get(None))
+                if most is not None:
+                    self._apply(key, slot, most)
             return key, slot
 
-        downloader._get_slot = hooked
+        @wraps(enqueue)
+        def put(request: Request, *args: Any, **kwargs: Any) -> Any:
+            self._on_put(downloader.get_slot_key(request))
+            return enqueue(request, *args, **kwargs)
 
-    def _make_strict(self, slot: Any, is_strict: bool) -> None:
-        # The class of the object, for Scrapy's slots take no attributes; both classes have the same layout.
-        slot.__class__ = _StrictSlot if is_strict else Slot
-        if is_strict and not isinstance(slot.active, _Active):
-            slot.active = _Active(slot.active, lambda: self._fill(slot))
+        downloader._get_slot = hooked
+        downloader._enqueue_request = put
 
 
 class _StrictSlot(Slot):

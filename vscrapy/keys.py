@@ -164,10 +164,13 @@ def followers(taskid: int) -> str:
 #   <prefix>active            HASH downloader slot -> its leased requests
 #   <prefix>queues:SLOT       ZSET queue name -> -priority; queue name: priority, and "s" for start requests
 #   <prefix>queue:SLOT:QUEUE  LIST of payloads; pushed right, popped right (LIFO) or left (FIFO)
-#   <prefix>slots             SET of all downloader slots that ever had a queue, for the deletion
-#   <prefix>holders:SLOT      HASH process -> its share of the slot's concurrency; processes with leases of it
+#   <prefix>slots             SET of all downloader slots that ever had a queue or a need, for the deletion
+#   <prefix>holders:SLOT      HASH process -> its share of the slot's concurrency, and since when it has one (ms)
 #   <prefix>held:SLOT         HASH process -> its leases of the slot
-#   <prefix>waiters:SLOT      SET of processes that wait for a share; <prefix>contended: SET of such slots
+#   <prefix>needs:PROCESS     HASH slot -> the process's downloads there, perhaps without a lease; emptied when the
+#                             process leaves; PROCESS may be "home"
+#   <prefix>waiters:SLOT      HASH process -> since when it waits for a share, and when it last asked (ms)
+#   <prefix>contended         SET of slots with waiters
 #   <prefix>released          HASH slot with a delay -> when its last holder left it (ms), and who that was
 #   <prefix>closing           HASH name -> number: what the task counts, not as a stat (for CLOSESPIDER_*)
 #   <prefix>suspects          LIST of "SLOT LF QUEUE LF payload": in hand when their process died; they run alone

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.integration.machine import wait_for
 from tests.integration.support import Process, request, running, submit, view
 from vscrapy import keys
-from vscrapy.errors import Fenced, TaskGone
+from vscrapy.errors import Fenced, StoreRefused, TaskGone
+from vscrapy.model import Endpoint
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
-from vscrapy.store.frontier import MOST_CRASHES, Closing, Result, StatsDelta, leave
+from vscrapy.store.frontier import HOME, MOST_CRASHES, Closing, Limits, Result, StatsDelta, leave, share
 from vscrapy.store.streams import EndRecord, Streams
 from vscrapy.store.tasks import Tasks
 
@@ -529,3 +531,126 @@ def test_facts_stand_in_the_reply_of_a_repeated_commit(store: Store, taskid: int
     process = running(store, taskid)
     process.commit(facts={"a": "é"})
     assert process.repeat(facts={"a": "é"}).facts == {"a": "é"}
+
+
+# --- shares ---------------------------------------------------------------------------------------------------------
+
+
+def polite(store: Store, taskid: int, most: int, delay_ms: int = 0) -> Process:
+    """A crawl process of a task with limits, with twenty requests for one site."""
+    process = Process(store, taskid)
+    process.claim()
+    process.frontier.join(capacity=8, is_lifo=True, is_start_lifo=True, limits=Limits(most, delay_ms))
+    process.feed(*(request(f"{n}") for n in range(20)))
+    return process
+
+
+def home(store: Store, taskid: int, *, needs: dict[str, int], shares: dict[str, int] | None = None) -> dict[str, int]:
+    """What home is told."""
+    found = share(store, taskid, HOME, shares=shares or {}, needs=needs, limits=Limits(8, 0))
+    assert found is not None
+    return dict(found)
+
+
+def end_turns(store: Store, taskid: int, slot: str = "a") -> None:
+    """Let whoever holds a slot have had its turn."""
+    key = f"{keys.prefix(taskid)}holders:{slot}"
+    for process, value in store.client.hgetall(key).items():
+        store.client.hset(key, process, f"{int(value.split()[0])} 1")
+
+
+def test_share_of_home_is_what_the_holders_have_come_down_to(store: Store, taskid: int) -> None:
+    """It waits, they are asked for less and say so, and it has its part; and all of it when they have nothing."""
+    process = polite(store, taskid, 8)
+    leases = process.commit(wanted=8).leases
+    assert home(store, taskid, needs={"a": 3}) == {"a": 0}
+    assert process.commit().shares == {"a": 5}
+    assert process.commit(shares={"a": 5}).shares == {}
+    assert home(store, taskid, needs={"a": 3}) == {"a": 3}
+    assert home(store, taskid, needs={"a": 20}) == {"a": 3}
+    assert process.commit().shares == {"a": 4}
+    process.commit(*(Result("back", lease.id) for lease in leases))
+    assert home(store, taskid, needs={"a": 20}) == {"a": 8}
+
+
+def test_share_that_home_has_no_use_for_goes_to_the_others(store: Store, taskid: int) -> None:
+    """Home is asked for what is more than it downloads; and gives back all when it downloads nothing."""
+    process = polite(store, taskid, 8)
+    assert home(store, taskid, needs={"a": 8}) == {"a": 8}
+    assert process.commit(wanted=8).leases == []
+    assert home(store, taskid, needs={"a": 2}) == {"a": 2}
+    assert home(store, taskid, needs={"a": 2}, shares={"a": 2}) == {"a": 2}
+    assert process.commit(wanted=8).shares == {"a": 6}
+    home(store, taskid, needs={"a": 0})
+    assert process.commit(wanted=8).shares == {"a": 8}
+
+
+@pytest.mark.parametrize(("most", "delay_ms"), [(1, 0), (8, 30)])
+def test_share_that_is_not_there_for_all_goes_round(store: Store, taskid: int, most: int, delay_ms: int) -> None:
+    """Who had its turn is asked for all, and keeps its leases; then the other is, as long as somebody waits."""
+    process = polite(store, taskid, most, delay_ms)
+    process.commit(wanted=2)
+    assert home(store, taskid, needs={"a": 5}) == {"a": 0}
+    assert process.commit().shares == {}
+    end_turns(store, taskid)
+    assert process.commit().shares == {"a": 0}
+    reply = process.commit(shares={"a": 0}, needs={"a": 2})
+    assert (reply.shares, reply.leased) == ({}, 2)
+    wait_for(lambda: home(store, taskid, needs={"a": 5}) == {"a": most}, what="home's turn")
+    assert process.commit(needs={"a": 2}, wanted=2).shares == {}
+    end_turns(store, taskid)
+    assert home(store, taskid, needs={"a": 5}) == {"a": 0}
+    assert home(store, taskid, needs={"a": 5}, shares={"a": 0}) == {"a": 0}
+    wait_for(lambda: process.commit(needs={"a": 2}).shares == {"a": most}, what="the process's turn")
+
+
+def test_share_for_downloads_outlives_the_leases(store: Store, taskid: int) -> None:
+    """With a need that comes with the end of the last lease, or before, a process keeps its share; then not."""
+    process = polite(store, taskid, 8)
+    lease = process.commit(wanted=1).leases[0]
+    process.commit(Result("done", lease.id), needs={"a": 1})
+    assert process.repeat(Result("done", lease.id), needs={"a": 1}).shares == {"a": 8}
+    assert home(store, taskid, needs={"a": 1}) == {"a": 0}
+    process.commit(needs={"a": 0})
+    assert home(store, taskid, needs={"a": 1}) == {"a": 8}
+
+
+def test_share_of_a_process_that_has_left_is_free(store: Store, taskid: int) -> None:
+    """Whatever it was for."""
+    process = polite(store, taskid, 8)
+    process.commit(needs={"a": 1, "b": 1}, wanted=1)
+    process.leave("crashed")
+    assert home(store, taskid, needs={"a": 8, "b": 8}) == {"a": 8, "b": 8}
+
+
+def test_share_is_all_of_home_s_when_the_task_has_ended(store: Store, taskid: int) -> None:
+    """And nothing is left of it on Redis."""
+    process = polite(store, taskid, 8)
+    home(store, taskid, needs={"a": 2, "c": 2})
+    Tasks(store).stop(taskid, reason="shutdown", mode=StopMode.GRACEFUL)
+    process.leave()
+    assert share(store, taskid, HOME, shares={}, needs={"c": 2}) is None
+    assert share(store, 99, HOME, shares={}, needs={"c": 2}) is None
+
+
+def test_share_is_taken_before_any_process_has_joined(store: Store, taskid: int) -> None:
+    """A pipeline may download as it opens: home knows the limits as well."""
+    assert home(store, taskid, needs={"a": 2}) == {"a": 8}
+    assert polite(store, taskid, 8).commit(wanted=2).leases == []
+    home(store, taskid, needs={"a": 0})
+
+
+def test_share_is_given_up_when_commits_are_refused(own_server: Endpoint) -> None:
+    """Home's downloads free memory: without its share nobody would go on."""
+    store = Store(own_server, name="test")
+    taskid = submit(store)
+    process = polite(store, taskid, 8)
+    process.commit(wanted=8)
+    assert home(store, taskid, needs={"a": 3}) == {"a": 0}
+    store.client.config_set("maxmemory", 1)
+    with pytest.raises(StoreRefused):
+        process.commit()
+    assert process.frontier.share(shares={}, needs={}) == {"a": 5}
+    process.frontier.share(shares={"a": 5}, needs={})
+    assert home(store, taskid, needs={"a": 3}) == {"a": 3}
+    store.close()

@@ -30,6 +30,7 @@ from vscrapy.errors import Fenced
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import (
+    HOME,
     MOST_CRASHES,
     Committed,
     Frontier,
@@ -38,6 +39,7 @@ from vscrapy.store.frontier import (
     Result,
     StatsDelta,
     leave,
+    share,
 )
 from vscrapy.store.streams import EndRecord, Streams
 from vscrapy.store.tasks import Tasks
@@ -53,6 +55,7 @@ children = st.lists(
     st.tuples(st.sampled_from(SLOTS), st.sampled_from(QUEUES), st.none() | st.integers(0, 6)), max_size=5
 )
 deltas = st.dictionaries(st.sampled_from(["n", "m"]), st.sampled_from([1, 2, -1, 0.5]), max_size=2)
+needs = st.dictionaries(st.sampled_from(SLOTS), st.integers(0, 2), max_size=2)
 facts = st.dictionaries(st.sampled_from(["cookie", "robots"]), st.text(max_size=3), max_size=1)
 
 
@@ -170,6 +173,7 @@ class FrontierMachine(RuleBasedStateMachine):
         wanted=st.integers(0, 20),
         added=deltas,
         new_facts=facts,
+        needed=needs,
         is_early=st.booleans(),
     )
     def commit(
@@ -179,6 +183,7 @@ class FrontierMachine(RuleBasedStateMachine):
         wanted: int,
         added: dict[str, float],
         new_facts: dict[str, str],
+        needed: dict[str, int],
         is_early: bool,
     ) -> None:
         """A crawl process says what came of its requests, and asks for more."""
@@ -203,6 +208,7 @@ class FrontierMachine(RuleBasedStateMachine):
         options: dict[str, Any] = {
             "stats": StatsDelta(added=added),
             "facts": new_facts,
+            "needs": needed,
             "fact_version": member.fact_version,
             "wanted": wanted,
         }
@@ -217,6 +223,13 @@ class FrontierMachine(RuleBasedStateMachine):
         self.counted.update(added)
         self.note_leases(member, wanted, before, reply)
         self.check_reply(member, reply)
+
+    @rule(needed=needs)
+    def ask_for_shares(self, needed: dict[str, int]) -> None:
+        """Home downloads, or does not any more; where limits are not kept, there is nothing to share."""
+        found = share(self.store, self.taskid, HOME, shares={}, needs=needed)
+        is_over = self.state in (TaskState.FINISHED, TaskState.STORING)
+        assert found == (None if is_over else {slot: 0 for slot, demand in needed.items() if demand})
 
     @precondition(lambda self: any(member.last for member in self.members))
     @rule(data=st.data())

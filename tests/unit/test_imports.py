@@ -23,6 +23,7 @@ LAYERS: Final = (
     {"commands", "testing"},
     {"sender", "worker", "crawl", "preflight"},
     {"home"},
+    {"politeness"},
     {"embedded", "internals"},
     {"store"},
     {"bundle"},

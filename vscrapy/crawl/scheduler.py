@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 from scrapy import Request, signals
 from scrapy.core.scheduler import BaseScheduler
 from scrapy.exceptions import CloseSpider
-from scrapy.pqueues import DownloaderAwarePriorityQueue
 from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
@@ -28,12 +27,12 @@ from vscrapy.crawl.facts import SharedFacts
 from vscrapy.crawl.failures import Failures
 from vscrapy.crawl.origin import Local, Origin, StartOutputs, add_stats
 from vscrapy.crawl.originals import Originals
-from vscrapy.crawl.politeness import Politeness
 from vscrapy.crawl.seen import Seen
 from vscrapy.crawl.session import Callbacks, Outbox, Session
 from vscrapy.crawl.spiderstate import SpiderState
 from vscrapy.errors import NotVerified
 from vscrapy.internals import ORIGIN, EngineHooks, slot_key, thread_caller
+from vscrapy.politeness import Politeness, is_by_slot
 from vscrapy.states import Reason, TaskState
 from vscrapy.store.frontier import Committed, Joined, Lease, NewRequest, Result
 from vscrapy.wire import decode_request, encode_items, encode_request, pickle_item
@@ -76,7 +75,7 @@ class Scheduler(BaseScheduler):
         settings = crawler.settings
         self._crawler = crawler
         self._capacity = settings.getint("CONCURRENT_REQUESTS") or UNLIMITED
-        self._is_by_slot = issubclass(load_object(settings["SCHEDULER_PRIORITY_QUEUE"]), DownloaderAwarePriorityQueue)
+        self._is_by_slot = is_by_slot(settings)
         self._is_lifo = _is_lifo(settings["SCHEDULER_MEMORY_QUEUE"])
         start_queue = settings.get("SCHEDULER_START_MEMORY_QUEUE")
         self._has_start_queue = bool(start_queue)
@@ -131,7 +130,7 @@ class Scheduler(BaseScheduler):
         )
         self._hooks.install()
         self._call = call = thread_caller()
-        self._politeness = Politeness(self._crawler, is_by_slot=self._is_by_slot)
+        self._politeness = Politeness.of(self._crawler)
         self._session = Session(
             self.place.frontier,
             self.place.tasks,
@@ -141,10 +140,13 @@ class Scheduler(BaseScheduler):
             is_start_lifo=self._is_start_lifo,
             limits=self._politeness.limits,
             counts_filtered=self._seen.is_counted_on_redis,
-            callbacks=Callbacks(self._on_joined, self._on_committed, self._on_session_closed),
+            callbacks=Callbacks(
+                self._on_joined, self._on_committed, self._politeness.answer, self._on_session_closed
+            ),
             call=call,
             end_process=self.place.end_process,
         )
+        self._politeness.begin(self._session)
         self._stats.note_with(self._notes)
         self._shared = SharedFacts(
             self._crawler, self._session, self.place.key, on_start_failed=self._hooks.mark_start_failed
@@ -173,6 +175,7 @@ class Scheduler(BaseScheduler):
                 self._commit_part(root)
         back = [Result("back", lease.id) for lease in self._buffer.clear()]
         self._put(back)
+        self._politeness.end()
         self._closed = Deferred()
         self._session.close(is_with_others=not self._is_leaving)
         return self._closed
@@ -287,7 +290,8 @@ class Scheduler(BaseScheduler):
         self._n_open_results -= len(outbox.results)
         self._n_awaited = max(0, self._n_awaited - len(outbox.results))
         self._shared.learn(reply.facts)
-        self._politeness.use(reply.shares, outbox.shares, self._session.lower_share)
+        self._politeness.add_leases(reply.leases)
+        self._politeness.use(reply.shares, outbox.shares, outbox.needs)
         self._settle_requests(outbox.results, set(reply.duplicates))
         if reply.leases:
             if self._hooks.is_closing:
@@ -338,7 +342,7 @@ class Scheduler(BaseScheduler):
         origin.is_finished = True
         with self._session.together:
             self._settle(origin)
-            self._politeness.settle(self._session.lower_share)
+            self._politeness.settle()
             self._ask()
 
     def _on_closing(self, reason: str) -> None:
@@ -510,6 +514,7 @@ class Scheduler(BaseScheduler):
         for index, result in enumerate(results):
             if result.requests:
                 self._sent.append((result, sources[index]))
+        self._politeness.end_leases(results)
         self._session.put(results, *self._take_stats())
 
     def _settle_requests(self, results: Sequence[Result], duplicates: set[int]) -> None:

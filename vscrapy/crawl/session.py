@@ -9,9 +9,10 @@ once. Without Redis the crawl goes on with the leases it has, and results wait h
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -54,6 +55,8 @@ class Outbox:
     stat_values: str = ""
     facts: dict[str, str] = field(default_factory=dict)
     shares: dict[str, int] = field(default_factory=dict)
+    #: Downloader slot -> downloads there, perhaps without a lease; 0: none any more.
+    needs: dict[str, int] = field(default_factory=dict)
     #: What the task counts, not as a stat: name -> so many more.
     counts: dict[str, int] = field(default_factory=dict)
     #: Counts that begin anew.
@@ -78,7 +81,7 @@ class Outbox:
 
     @property
     def is_empty(self) -> bool:
-        """Is there nothing to commit?"""
+        """Is there nothing to commit? Needs have a time of their own."""
         has_stats = self.added or self.raised or self.lowered or self.stat_values
         return not (self.results or has_stats or self.facts or self.shares or self.is_urgent)
 
@@ -91,6 +94,8 @@ class Callbacks:
     on_joined: Callable[[Joined, float], None]
     #: With the reply, what was committed with it, and the leases that were asked for.
     on_committed: Callable[[Committed, Outbox, int], None]
+    #: With shares, while commits are refused; and the lowered shares and the needs that they were asked for with.
+    on_shares: Callable[[Mapping[str, int], Mapping[str, int], Mapping[str, int]], None]
     #: With the whole task's stats, where the task ends.
     on_closed: Callable[[dict[str, Any] | None], None]
 
@@ -137,6 +142,9 @@ class Session:
         #: Leases are not asked for before this (monotonic seconds): the last reply had none.
         self._hungry_from_s = 0.0
         self._hungry_pause_s = 0.0
+        #: Needs are not told again before this.
+        self._needy_from_s = math.inf
+        self._needy_pause_s = 0.0
         self._is_counting = False
         self._stop_reason: str | None = None
         self._stops_if_idle = False
@@ -145,6 +153,8 @@ class Session:
         self._number = 0
         self._fact_version = 0
         self._is_store_lost = False
+        #: What is being committed.
+        self._sent = Outbox()
         self._held: set[str] = set()
         self._thread = threading.Thread(target=self._run_or_end, name="vscrapy-session", daemon=True)
 
@@ -177,6 +187,22 @@ class Session:
         with self._condition:
             self._outbox.shares[slot] = share
             self._condition.notify()
+
+    def need(self, slot: str, demand: int, *, is_again: bool = False) -> None:
+        """Say how many downloads of a slot there are here, perhaps without a lease; 0: none any more."""
+        with self._condition:
+            self._outbox.needs[slot] = demand
+            if is_again:
+                self._needy_pause_s = min(max(self._needy_pause_s * 2, HUNGRY_FIRST_S), HUNGRY_MOST_S)
+                self._needy_from_s = min(self._needy_from_s, time.monotonic() + self._needy_pause_s)
+            elif demand:
+                self._needy_pause_s = self._needy_from_s = 0.0
+            self._condition.notify()
+
+    def keep_need(self, slot: str) -> bool:
+        """Unsay that there are no more downloads of a slot; False: it has left."""
+        with self._condition:
+            return self._outbox.needs.get(slot) == 0 and self._outbox.needs.pop(slot) == 0
 
     def counts_for_task(self) -> None:
         """Ask with each commit what the whole task has counted."""
@@ -268,7 +294,9 @@ class Session:
                 stop = partial(self._tasks.stop, self._taskid, if_idle=self._stops_if_idle)
                 self._insist(partial(stop, reason=reason, mode=StopMode.GRACEFUL))
             self._number += 1
+            self._sent = outbox
             reply: Committed = self._insist(partial(self._commit, outbox, wanted))
+            self._sent = Outbox()
             if reply.stop_mode is StopMode.FORCED:
                 self._end_process(0)
             if reply.is_replayed:
@@ -314,12 +342,15 @@ class Session:
         look_s = time.monotonic() + LOOK_S
         with self._condition:
             while self._outbox.is_empty and self._stop_reason is None and not self._is_closing:
-                until_s = min(look_s, self._hungry_from_s) if self._wanted else look_s
+                until_s = min(look_s, self._needy_from_s)
+                if self._wanted:
+                    until_s = min(until_s, self._hungry_from_s)
                 pause_s = until_s - time.monotonic()
                 if pause_s <= 0:
                     break
                 self._condition.wait(pause_s)
             outbox, self._outbox = self._outbox, Outbox()
+            self._needy_from_s = math.inf
             cut, self._cut = min(self._cut, BATCH), BATCH
             self._outbox.results = outbox.results[cut:]  # facts go first, with the earlier results
             outbox.results = outbox.results[:cut]
@@ -355,11 +386,32 @@ class Session:
             facts=outbox.facts,
             fact_version=self._fact_version,
             shares=outbox.shares,
+            needs=outbox.needs,
             counts=outbox.counts if self._is_counting else None,
             restarted=outbox.restarted,
             counts_filtered=self._counts_filtered,
             wanted=wanted,
         )
+
+    def _share(self) -> None:
+        """
+        Commits are refused, as when Redis is out of memory: let others have their shares all the same.
+
+        Home may be one of them, and what it takes frees memory.
+        """
+        with self._condition:
+            # Not again with the commit, which would say them after what is newer.
+            shares, self._sent.shares = self._sent.shares | self._outbox.shares, {}
+            needs, self._sent.needs = self._sent.needs | self._outbox.needs, {}
+            self._outbox.shares, self._outbox.needs = {}, {}
+        try:
+            found = self._frontier.share(shares=shares, needs=needs)
+        except (StoreUnavailable, StoreRefused):
+            with self._condition:
+                self._outbox.shares = shares | self._outbox.shares
+                self._outbox.needs = needs | self._outbox.needs
+        else:
+            self._call(self._callbacks.on_shares, found, shares, needs)
 
     def _sort_out(self, reply: Committed) -> Committed:
         """After a lost reply: keep of the process's leases those that are new to us."""
@@ -380,6 +432,8 @@ class Session:
                     self._is_store_lost = True
                 if give_up():
                     return None
+                if isinstance(error, StoreRefused) and self._number:
+                    self._share()
                 time.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_MOST_S)
             else:

@@ -30,6 +30,7 @@ from vscrapy.sender.follow import Home as Taker
 from vscrapy.sender.jobdir import JobDir
 from vscrapy.sender.outputs import Outputs
 from vscrapy.sender.presence import Presence
+from vscrapy.sender.shares import Shares
 from vscrapy.sender.submit import Order, counts_items_at_home, project_dir, submit
 from vscrapy.sender.terminal import Terminal
 from vscrapy.states import Reason, StopMode, TaskState
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from scrapy.settings import BaseSettings, Settings
 
     from vscrapy.model import Endpoint
+    from vscrapy.politeness import Politeness
     from vscrapy.store.streams import EndRecord
 
 #: After a forced stop, or when the terminal is gone, the end record is waited for this long (seconds).
@@ -94,6 +96,7 @@ class AttachedCrawl:
             has_pipelines=order.pipelines == "home",
             on_open=self._submit,
             on_stop=self._stop_for_home,
+            channel=self._share,
         )
         self._settings = settings
         self._home_settings = home_settings
@@ -172,6 +175,11 @@ class AttachedCrawl:
 
     def _stop_for_home(self, reason: str) -> None:
         threading.Thread(target=self._stop, args=(reason, StopMode.GRACEFUL), daemon=True).start()
+
+    def _share(self, politeness: Politeness, call: Callable[..., Any]) -> Shares:
+        shares = Shares(self._endpoint, self._taskid, politeness, call)
+        shares.start()
+        return shares
 
     # In threads.
 

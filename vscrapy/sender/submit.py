@@ -21,6 +21,7 @@ from vscrapy.errors import ConfigError, ProtocolMismatch
 from vscrapy.home import remote_feeds
 from vscrapy.localmodules import OutsideRoot
 from vscrapy.model import PROTOCOL
+from vscrapy.politeness import is_of_task
 from vscrapy.sender.jobdir import JobDir, Ticket
 from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
@@ -97,9 +98,11 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
 
     Raises:
         BundleError: The project is too large, or a file cannot be read.
-        ConfigError: A setting of the command line cannot travel, VSCRAPY_SENDER_TIMEOUT is too short, or the JOBDIR
-            is that of another spider, or of a task that has not ended.
+        ConfigError: A setting of the command line cannot travel, VSCRAPY_SENDER_TIMEOUT is too short,
+            VSCRAPY_POLITENESS has another word than it takes, or the JOBDIR is that of another spider, or of a task
+            that has not ended.
     """
+    is_of_task(settings)
     timeout_s = settings.getfloat("VSCRAPY_SENDER_TIMEOUT", SENDER_TIMEOUT_S) if order.is_attached else 0
     if order.is_attached and timeout_s < SENDER_TIMEOUT_LEAST_S:
         raise ConfigError(f"VSCRAPY_SENDER_TIMEOUT is {timeout_s:g}; the least is {SENDER_TIMEOUT_LEAST_S} seconds")

@@ -6,7 +6,7 @@ A request is waiting, leased or done, exactly one of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ STARVED_PAUSE_MS: Final = 30_000
 #: How often the feeds of a detached task are tried, and the wait after the first try (ms); it doubles with each.
 MOST_FEED_TRIES: Final = 5
 FEED_WAIT_MS: Final = 2000
+#: What home is called where a crawl process has its name.
+HOME: Final = "home"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +128,18 @@ class StatsDelta:
 class Limits:
     """What a site may see of the whole task, in each downloader slot."""
 
-    #: Most concurrent downloads; 0: not kept.
+    #: Most concurrent downloads of one site; 0: not kept.
     most: int = 0
     #: Time between two downloads (ms), the longest that randomness may make it.
     delay_ms: int = 0
     #: Slots with limits of their own: slot -> (most, delay_ms).
     special: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def args(self) -> Iterator[str | int]:
+        """As the scripts have them: most, delay, and each special slot with its own."""
+        yield from (self.most, self.delay_ms)
+        for slot, (most, delay_ms) in self.special.items():
+            yield from (slot, f"{most}:{delay_ms}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +229,7 @@ class Frontier:
             Fenced: The process was given up for dead.
         """
         limits = limits or Limits()
-        args: list[Any] = [self._process, max(1, capacity), int(is_lifo), int(is_start_lifo)]
-        args.extend((limits.most, limits.delay_ms))
-        for slot, (most, delay_ms) in limits.special.items():
-            args.extend((slot, f"{most}:{delay_ms}"))
+        args: list[Any] = [self._process, max(1, capacity), int(is_lifo), int(is_start_lifo), *limits.args()]
         reply = self._store.run(
             "join",
             [
@@ -254,6 +259,7 @@ class Frontier:
         facts: Mapping[str, str] | None = None,
         fact_version: int = 0,
         shares: Mapping[str, int] | None = None,
+        needs: Mapping[str, int] | None = None,
         counts: Mapping[str, int] | None = None,
         restarted: Collection[str] = (),
         counts_filtered: bool = False,
@@ -270,6 +276,8 @@ class Frontier:
             facts: What all processes of the task shall know; visible with the commit's requests, not after.
             fact_version: The facts that the process knows.
             shares: Downloader slot -> smaller share of its concurrency that the process has come down to.
+            needs: Downloader slot -> downloads there, perhaps without a lease; 0: none any more. Until then the
+                process keeps its share; one that was not given is to be asked for again.
             counts: What the task counts, not as a stat: name -> so many more; None: nothing, and nobody asks.
             restarted: Names of counts that begin anew, at the number in *counts*.
             counts_filtered: Count the duplicates as Scrapy's own filter does.
@@ -287,10 +295,8 @@ class Frontier:
         args.extend((fact_version, int(counts_filtered), len(facts)))
         for fact in facts.items():
             args.extend(fact)
-        shares = shares or {}
-        args.append(len(shares))
-        for share in shares.items():
-            args.extend(share)
+        args.extend(_numbers(shares or {}))
+        args.extend(_numbers(needs or {}))
         args.append(-1 if counts is None else len(counts))
         for name, count in (counts or {}).items():
             args.extend((name, "=" if name in restarted else "+", count))
@@ -333,7 +339,7 @@ class Frontier:
             leases=_leases(reply[8]),
             fact_version=int(reply[9]),
             facts={text(id_): text(value) for id_, value in zip(reply[10][::2], reply[10][1::2], strict=True)},
-            shares={text(slot): int(share) for slot, share in zip(reply[11][::2], reply[11][1::2], strict=True)},
+            shares=_shares(reply[11]),
             is_start_lost=bool(reply[12]),
             counts={text(name): int(count) for name, count in zip(reply[13][::2], reply[13][1::2], strict=True)},
             is_held=bool(reply[14]),
@@ -354,12 +360,30 @@ class Frontier:
         self._check(reply[0])
         return Closing(TaskState(text(reply[1])), _mode(reply[2]), int(reply[3]))
 
+    def share(self, *, shares: Mapping[str, int], needs: Mapping[str, int]) -> Mapping[str, int]:
+        """
+        Say what a commit would of shares and needs, when commits are refused; see :func:`share`.
+
+        Keys: changes holders and waiters of downloader slots.
+        """
+        return share(self._store, self._taskid, self._process, shares=shares, needs=needs) or {}
+
     def _check(self, status: bytes) -> str:
         if status == b"gone":
             raise TaskGone(f"task {self._taskid} is not on this Redis any more (did it lose its data?)")
         if status == b"fenced":
             raise Fenced(f"process {self._process} of task {self._taskid} was given up for dead")
         return text(status)
+
+
+def _numbers(numbers: Mapping[str, int]) -> Iterable[Any]:
+    yield len(numbers)
+    for pair in numbers.items():
+        yield from pair
+
+
+def _shares(flat: Sequence[Any]) -> dict[str, int]:
+    return {text(slot): int(share) for slot, share in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _result_args(result: Result) -> Iterable[Any]:
@@ -391,3 +415,38 @@ def leave(store: Store, taskid: int, process: str, *, how: str, failure: bytes =
     )
     state = text(reply[1])
     return None if state == "gone" else TaskState(state)
+
+
+def share(
+    store: Store,
+    taskid: int,
+    process: str,
+    *,
+    shares: Mapping[str, int],
+    needs: Mapping[str, int],
+    limits: Limits | None = None,
+) -> Mapping[str, int] | None:
+    """
+    Ask for shares for downloads without leases, and say which are needed no more. Safe to call again.
+
+    Args:
+        process: ``HOME``, or a crawl process.
+        shares: As with :meth:`Frontier.commit`.
+        needs: As there.
+        limits: Those of the task, for when no crawl process has joined it yet.
+
+    Returns:
+        Downloader slot -> the concurrency that this process may use there, 0: it must wait; None: nobody else
+        downloads for this task any more.
+    """
+    limits = limits or Limits()
+    most, delay_ms, *special = limits.args()
+    status, found = store.run(
+        "share",
+        [keys.task(taskid), keys.processes(taskid), keys.limits(taskid)],
+        [
+            *(keys.prefix(taskid), process, most, delay_ms, len(limits.special), *special),
+            *(*_numbers(shares), *_numbers(needs)),
+        ],
+    )
+    return None if text(status) == "alone" else _shares(found)

@@ -22,9 +22,15 @@ local function is_to_be_kept(task_key)
     return task[1] and task[1] ~= '' and task[2] ~= 'finished' and task[2] ~= 'failed'
 end
 
--- No process is left, and the frontier stays.
+-- No process is left, and the frontier stays; home goes as well.
 local function suspend_task(task_key, prefix)
     local time = redis.call('TIME')
+    for _, slot in ipairs(redis.call('HKEYS', prefix .. 'needs:home')) do
+        redis.call('HDEL', prefix .. 'holders:' .. slot, 'home')
+        redis.call('UNLINK', prefix .. 'waiters:' .. slot)
+        redis.call('SREM', prefix .. 'contended', slot)
+    end
+    redis.call('UNLINK', prefix .. 'needs:home')
     redis.call('HSET', task_key, 'state', 'suspended', 'idle_owner', '',
         'ended_ms', string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000)))
     redis.call('UNLINK', prefix .. 'processes', prefix .. 'starved')
@@ -61,7 +67,7 @@ local function end_task(task_key, prefix, ttl_s, buckets)
     redis.call('UNLINK', prefix .. 'ready', prefix .. 'active', prefix .. 'slots', prefix .. 'processes',
         prefix .. 'facts', prefix .. 'fact_versions', prefix .. 'limits', prefix .. 'contended',
         prefix .. 'starved', prefix .. 'released', prefix .. 'locals', prefix .. 'closing',
-        prefix .. 'suspects', prefix .. 'deaths')
+        prefix .. 'suspects', prefix .. 'deaths', prefix .. 'needs:home')
     if has_feeds(task_key, prefix) then
         redis.call('HSET', task_key, 'state', 'storing', 'feeds', 'waiting')
         return 'storing'

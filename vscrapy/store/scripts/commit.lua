@@ -24,6 +24,7 @@
 -- ARGV[7]  1: count the duplicates, as Scrapy's own filter does
 -- ARGV[8]  number of new facts; then for each: id, value
 -- next     number of shares that the process has come down to; then for each: slot, share
+-- next     number of slots with downloads that may have no lease; then for each: slot, number of downloads, 0: none more
 -- next     number of what the task counts otherwise, -1: nobody asks; then for each: name, operation ('+'; '=':
 --            it begins anew), number
 -- next     number of counted stats; then for each: name, operation ('+', 'max', 'min'), number
@@ -46,8 +47,8 @@
 --   duplicates: indexes (from 0, over all requests of the call) that were filtered
 --   leases: id, slot LF queue LF payload, id, ...
 --   version, facts: what the whole task knows now, and what of it is new to the process: id, value, id, ...
---   shares: concurrency that the process may use: of slots that it got leases of, and of slots in which others
---     wait: slot, share, slot, ...
+--   shares: concurrency that the process may use: of slots that it got leases of, or named with downloads and need not
+--     wait for, and of slots in which others wait (0: its turn is over): slot, share, slot, ...
 --   suspect: the lease that runs alone, if one of these does; '': none
 --   counts: what the whole task has counted, where that was asked for: name, number, name, ...
 -- include: queues
@@ -115,16 +116,20 @@ if tonumber(ARGV[3]) > record.seq + 1 then
 end
 local time = redis.call('TIME')
 local now_ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
-local limits, shares = read_limits(task_key), {}
+local now = tonumber(now_ms)
+local limits, shares, needs = read_limits(task_key), {}, {}
 local duplicates, leases, status, is_counting = {}, {}, 'ok', false
 
 if tonumber(ARGV[3]) <= record.seq then
     status = 'replayed'
     duplicates = record.duplicates or duplicates
     leases = redis.call('HGETALL', KEYS[3])
+    local slots = redis.call('HKEYS', prefix .. 'needs:' .. process)
     for at = 2, #leases, 2 do
-        local slot = parts(leases[at])
-        local share = redis.call('HGET', prefix .. 'holders:' .. slot, process)
+        slots[#slots + 1] = parts(leases[at])
+    end
+    for _, slot in ipairs(slots) do
+        local share = share_of(prefix, slot, process)
         if share then
             shares[#shares + 1] = slot
             shares[#shares + 1] = share
@@ -150,9 +155,15 @@ else
     local lowered = tonumber(ARGV[at])
     at = at + 1
     for _ = 1, lowered do
-        lower_share(prefix, ARGV[at], process, ARGV[at + 1])
+        lower_share(limits, prefix, ARGV[at], process, tonumber(ARGV[at + 1]), now)
         at = at + 2
     end
+    -- Before the results, which end leases: who goes on downloading keeps its share.
+    for index = 1, tonumber(ARGV[at]) do
+        needs[index] = {slot = ARGV[at + 2 * index - 1], demand = tonumber(ARGV[at + 2 * index])}
+        note_need(limits, prefix, needs[index].slot, process, needs[index].demand, now)
+    end
+    at = at + 1 + 2 * #needs
     local others = tonumber(ARGV[at])
     at = at + 1
     is_counting = others >= 0
@@ -229,7 +240,7 @@ else
                 local slot, queue, payload = parts(held)
                 leased = leased - 1
                 count_active(prefix, slot, -1)
-                count_held(limits, prefix, slot, process, -1, now_ms)
+                count_held(limits, prefix, slot, process, -1, now)
                 local is_suspect = record.suspect == id
                 if is_suspect then
                     record.suspect, is_cleared = nil, true
@@ -263,7 +274,7 @@ else
     end
     -- What yield.lua asks: since when has the process brought its task on?
     local is_first = not record.done_ms and (acknowledged > 0 or has_started)
-    record.done_ms = record.done_ms or (is_first and tonumber(now_ms) or nil)
+    record.done_ms = record.done_ms or (is_first and now or nil)
     if #duplicates > 0 then
         record.duplicates = duplicates
     end
@@ -280,6 +291,14 @@ else
         push(prefix, group[1], group[2], group[3], false)
     end
 
+    for _, need in ipairs(needs) do
+        local share = need.demand > 0 and meet_need(limits, prefix, need.slot, process, need.demand, now)
+        if share then
+            shares[#shares + 1] = need.slot
+            shares[#shares + 1] = share
+        end
+    end
+
     local wanted = tonumber(ARGV[4])
     if state ~= 'running' or are_items_many(task_key) then
         wanted = 0
@@ -294,7 +313,7 @@ else
         for _ = 1, redis.call('HLEN', KEYS[3]) == 0 and n_suspects or 0 do
             local held = redis.call('LPOP', prefix .. 'suspects')
             local slot = parts(held)
-            local share = take_share(limits, prefix, slot, process, tonumber(now_ms))
+            local share = take_share(limits, prefix, slot, process, now)
             if share then
                 lease_seq = lease_seq + 1
                 record.suspect = tostring(lease_seq)
@@ -303,7 +322,7 @@ else
                 redis.call('HINCRBY', task_key, 'suspects', -1)
                 leases = {record.suspect, held}
                 count_active(prefix, slot, 1)
-                count_held(limits, prefix, slot, process, 1, now_ms)
+                count_held(limits, prefix, slot, process, 1, now)
                 if share > 0 then
                     shares[#shares + 1] = slot
                     shares[#shares + 1] = share
@@ -323,7 +342,7 @@ else
         for at = 1, #ready, 2 do
             local slot = ready[at]
             active[slot] = tonumber(ready[at + 1])
-            local share = take_share(limits, prefix, slot, process, tonumber(now_ms))
+            local share = take_share(limits, prefix, slot, process, now)
             if share then
                 open[#open + 1] = slot
                 if share > 0 then
@@ -373,7 +392,7 @@ else
             redis.call('HSET', KEYS[3], unpack(held))
             count_active(prefix, slot, #payloads)
             active[slot] = active[slot] + #payloads
-            count_held(limits, prefix, slot, process, #payloads, now_ms)
+            count_held(limits, prefix, slot, process, #payloads, now)
             wanted = wanted - #payloads
             granted = granted + #payloads
             queued = queued - #payloads
@@ -392,9 +411,10 @@ else
         end
         open = still_open
     end
-    -- A share without a lease is nobody's.
+    -- A share without a lease or a need is nobody's.
     for at = #shares - 1, 1, -2 do
-        if redis.call('HEXISTS', prefix .. 'held:' .. shares[at], process) == 0 then
+        if redis.call('HEXISTS', prefix .. 'held:' .. shares[at], process) == 0
+            and redis.call('HEXISTS', prefix .. 'needs:' .. process, shares[at]) == 0 then
             redis.call('HDEL', prefix .. 'holders:' .. shares[at], process)
             table.remove(shares, at + 1)
             table.remove(shares, at)
@@ -406,7 +426,7 @@ else
     elseif wanted > 0 and redis.call('EXISTS', prefix .. 'ready') == 1 then
         redis.call('SADD', prefix .. 'starved', process)
     end
-    for _, part in ipairs(asked_for(limits, prefix, process)) do
+    for _, part in ipairs(asked_for(limits, prefix, process, now)) do
         shares[#shares + 1] = part
     end
     redis.call('HSET', task_key, 'lease_seq', lease_seq)

@@ -39,8 +39,9 @@ if record.crawls then
     redis.call('HINCRBY', task_key, 'crawling', -1)
 end
 local time = redis.call('TIME')
-local now_ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local limits = read_limits(task_key)
+forget_needs(limits, prefix, process, now_ms)
 for _, slot in ipairs(redis.call('SMEMBERS', prefix .. 'contended')) do
     stop_waiting(prefix, slot, process)
 end
@@ -90,7 +91,7 @@ if given_up > 0 then
 end
 local processes = redis.call('HINCRBY', task_key, 'processes', -1)
 if processes == 0 then
-    redis.call('HSET', task_key, 'waits_since_ms', now_ms)
+    redis.call('HSET', task_key, 'waits_since_ms', string.format('%d', now_ms))
 end
 local task = redis.call('HMGET', task_key, 'start', 'start_owner', 'idle_owner')
 if task[1] == 'running' and task[2] == process then
