@@ -99,6 +99,14 @@ def setup(shared_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> 
     return Setup(shared_machine, tmp_path_factory.mktemp("acl"))
 
 
+def test_rules_name_each_command_of_the_scripts() -> None:
+    """What a script calls is checked against its user's rights."""
+    scripts = (ROOT / "vscrapy" / "store" / "scripts").glob("*.lua")
+    called = {name.lower() for path in scripts for name in re.findall(r"redis\.p?call\('([A-Z]+)'", path.read_text())}
+    assert called
+    assert {f"+{name}" for name in called} - set(rules("vscrapy")) == set()
+
+
 def test_user_may_all_that_vscrapy_does(setup: Setup, tmp_path: Path) -> None:
     """A whole crawl, and each command; the server has denied nothing that matters."""
     store = setup.store(setup.admin_url)

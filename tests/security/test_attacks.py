@@ -400,7 +400,7 @@ def test_forged_states_are_not_unpickled(scene: Scene, tmp_path: Path) -> None:
         assert scene.state(taskid) is TaskState.SUSPENDED
         scene.client.hset(keys.facts(taskid), "state", base64.b64encode(forged[name]))
         running = scene.crawl(500, "--workers", "1", "-s", f"JOBDIR={tmp_path / 'job'}", delay_s=0.2)
-        running.wait_for_output("the spider's state of the last run is lost: a state of ")
+        running.wait_for_output("the spider's state of the last run is lost: a state of ", 60)
     scene.command("stop", "--force", str(taskid))
     running.wait()
     scene.command("stop", "--force", str(taskid))
