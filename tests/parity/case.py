@@ -117,6 +117,8 @@ class Case:
     #: Slots of the worker, and a task's turn on it (s) while others wait; None: as it is.
     slots: int = 3
     turn_s: float | None = None
+    #: The crawls are all started at once; until all are sent, the site is slow.
+    are_started_together: bool = False
     #: Numbers that are seen, with their bounds.
     figures: tuple[Figure, ...] = ()
     #: What may differ, and why.

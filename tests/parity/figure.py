@@ -58,12 +58,12 @@ def between(bounds: Mapping[Way, tuple[float, float]]) -> Bounds:
     return lambda way, expected: bounds.get(way, (-math.inf, math.inf))
 
 
-def used(whole: float, *, most: float | None = None) -> Bounds:
+def used(whole: float, *, most: float | None = None, part: float = LEAST_PART) -> Bounds:
     """
-    As much as Scrapy, but for a tenth.
+    As much as Scrapy uses, or a good part of it.
 
     Args:
         whole: All there is to use; Scrapy may happen to use more.
         most: Never more than this.
     """
-    return lambda way, expected: (LEAST_PART * min(expected, whole), math.inf if most is None else most)
+    return lambda way, expected: (part * min(expected, whole), math.inf if most is None else most)

@@ -33,6 +33,10 @@ WAYS: Final[Mapping[Way, tuple[str, tuple[str, ...]]]] = {
 }
 #: Pages are so slow (ms) until all processes have joined, so that there is something to do for them.
 SLOW_MS: Final = 250
+#: The same until several crawls have begun (ms).
+SLOWEST_MS: Final = 1000
+#: What a crawl says when its task is made, and its project was sent.
+_SENT: Final = r"vscrapy: task (\d+): "
 #: What the engine says of each page.
 _CRAWLED: Final = re.compile(r"Crawled \(\d+\) <\w+ (?P<url>\S+)>")
 #: What the preflight names when a crawl starts.
@@ -96,13 +100,15 @@ class Run:
 
 
 class _Watch:
-    """Follows the log, on Redis, of the next task: which crawl process does what."""
+    """Follows a task's log on Redis: which crawl process does what."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._streams = Streams(machine.store)
         self._before = machine.last_taskid()
         self._taskid: int | None = None
+        #: Whose task it is; None: the next task is the one.
+        self.running: Running | None = None
         self._cursor = Cursors()
         self._opened: set[int] = set()
         self.deepest = 0
@@ -111,9 +117,11 @@ class _Watch:
     @property
     def taskid(self) -> int | None:
         """The task; None: not yet."""
-        if self._taskid is None:
+        if self._taskid is None and self.running is not None:
+            found = re.search(_SENT, self.running.stderr, re.MULTILINE)
+            self._taskid = None if found is None else int(found[1])
+        elif self._taskid is None:
             last = self._machine.last_taskid()
-            # Another crawl is started only when this one has its task.
             self._taskid = last if last > self._before else None
         return self._taskid
 
@@ -177,6 +185,7 @@ def crawl(case: Case, way: Way, machine: Machine, site: Site, directory: Path) -
         followed = _Followed(case, way, machine, site, is_last=turn == case.turns - 1)
         for each in case.all_crawls:
             project = directory / each.project
+            followed.make_ready(each)
             write_files(project, each.files, site.base)
             written[each.project].update({name: (project / name).read_bytes() for name in each.files})
             followed.start(each, project)
@@ -193,25 +202,34 @@ class _Followed:
         self._program, self._options = WAYS[way]
         self._deadline = time.monotonic() + case.timeout_s
         self.all: list[_Going] = []
-        #: When all processes had joined (monotonic seconds), where that was waited for.
+        #: When all processes had joined, all crawls begun, or all been sent (monotonic seconds), where that was
+        #: waited for.
         self.joined_s = 0.0
         #: Until then the site is slow, so that there is something to do for them.
         self._is_slow = way == "3 processes" and (case.least_processes > 1 or not is_last)
+        if len(case.crawls) in range(2, case.slots + 1) or case.are_started_together:
+            self._is_slow = way != "scrapy"
         if self._is_slow:
-            site.set_latency(SLOW_MS)
+            site.set_latency(SLOWEST_MS if case.crawls else SLOW_MS)
+
+    def make_ready(self, crawl: Crawl) -> None:
+        """Wait until one may start: the project of the one before was sent, and that has the processes it needs."""
+        if not self.all or self.all[-1].watch is None or self._case.are_started_together:
+            return
+        before = self.all[-1]
+        before.running.wait_for_output(_SENT)
+        most = 1 if self._way == "1 process" else crawl.after
+        while self._n_open(before) < min(crawl.after, most) and self._is_going(before):
+            self._look()
 
     def start(self, crawl: Crawl, project: Path) -> None:
-        """Start one; with ``scrapy crawl``, the one before has ended."""
+        """Start one; with ``scrapy crawl``, wait for its end."""
         is_task = self._program == "vscrapy"
-        if self.all and is_task:
-            before = self.all[-1]
-            before.running.wait_for_output(r"vscrapy: task \d+: ")
-            most = 1 if self._way == "1 process" else crawl.after
-            while self._n_open(before) < min(crawl.after, most) and self._is_going(before):
-                self._look()
         command = [*self._case.command_line(self._program, self._site.base, crawl), *self._options]
         watch = _Watch(self._machine) if is_task else None
         running = self._machine.start(command, project / self._case.directory, env=self._case.env)
+        if watch is not None and crawl.name:
+            watch.running = running
         self.all.append(_Going(crawl, project, running, watch))
         if not is_task:
             running.wait(self._case.timeout_s)
@@ -232,11 +250,21 @@ class _Followed:
     def _n_open(going: _Going) -> int:
         return 0 if going.watch is None else going.watch.n_open
 
+    @property
+    def _have_joined(self) -> bool:
+        if self._case.are_started_together:
+            watches = [going.watch for going in self.all]
+            return len(watches) == len(self._case.crawls) and all(watch and watch.taskid for watch in watches)
+        n_open = [self._n_open(going) for going in self.all]
+        if self._case.crawls:
+            return len(n_open) == len(self._case.crawls) and all(n_open)
+        return sum(n_open) >= self._case.slots
+
     def _look(self) -> None:
         for going in self.all:
             if going.watch is not None and going.running.is_running:
                 going.watch.look()
-        if self._is_slow and sum(map(self._n_open, self.all)) >= self._case.slots:
+        if self._is_slow and self._have_joined:
             self._is_slow = False
             self.joined_s = time.monotonic()
             latency_ms = self._case.latency_ms

@@ -135,7 +135,7 @@ def end_of(run: Run) -> str:
     return f"--- {run.way}, in {run.project}:\n{run.finished.output[-_MOST_SHOWN:]}"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "case",
     [pytest.param(case, id=case.name, marks=() if case.is_fast else pytest.mark.parity) for case in CASES],
