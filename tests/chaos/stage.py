@@ -22,7 +22,7 @@ from typing import Final
 
 import pytest
 
-from tests.chaos.lab import SPIDER, write_lab
+from tests.chaos.lab import N_PAGES, SPIDER, arguments, write_lab
 from tests.integration.machine import BIN, Machine, Running, Server, Site, is_alive, wait_for
 from tests.integration.proxy import Proxy
 from vscrapy import keys
@@ -83,6 +83,8 @@ class Layout:
     is_detached: bool = False
     #: Latency of each page (ms).
     delay_ms: int = 200
+    #: Numbered pages.
+    n_pages: int = N_PAGES
 
 
 @dataclass(eq=False)
@@ -255,7 +257,7 @@ class Stage:
 
     def crawl(self) -> None:
         """Send the task."""
-        command = ["crawl", SPIDER, "-a", f"base={self.site.base}", "--redis", self.url("sender")]
+        command = ["crawl", SPIDER, *arguments(self.site, self.layout.n_pages), "--redis", self.url("sender")]
         # A network that is silent for half a minute must not end the task.
         command += ["-s", "VSCRAPY_SENDER_TIMEOUT=90"]
         command += ["--detach"] if self.layout.is_detached else ["-O", str(self.feed)]
