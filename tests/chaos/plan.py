@@ -18,9 +18,9 @@ from tests.chaos.stage import Layout
 
 #: Faults of one crawl, at least and at most.
 N_FAULTS: Final = (3, 6)
-#: The first and the last moments, by pages that were crawled; until then processes start, after it they end.
-FIRST_PAGE: Final = 20
-LAST_PAGE: Final = int(N_PAGES * 0.8)
+#: The first and the last moments, by pages that were crawled: from when processes start until they end.
+FIRST_PAGE: Final = 0
+LAST_PAGE: Final = N_PAGES + 150
 #: How often two faults come at once.
 TWO_AT_ONCE: Final = 0.2
 #: How often a task is detached.
@@ -96,7 +96,8 @@ def make_plan(seed: int, crawl: int, faults: Sequence[str], chance: random.Rando
         n_at_once = 2 if len(waiting) > 1 and chance.random() < TWO_AT_ONCE else 1
         groups.append(tuple(waiting[:n_at_once]))
         waiting = waiting[n_at_once:]
-    pages = sorted(chance.randint(FIRST_PAGE, LAST_PAGE) for _ in groups)
+    # Half of them early: what strikes late has less to break.
+    pages = sorted(chance.randint(FIRST_PAGE, chance.choice((LAST_PAGE // 2, LAST_PAGE))) for _ in groups)
     for page, group in zip(pages, groups, strict=True):
         moments.append(Moment(page, group, chance.randrange(10**9)))
     return Plan(seed, crawl, layout, tuple(moments))
