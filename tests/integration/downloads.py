@@ -11,6 +11,8 @@ SPECIAL: Final[Mapping[str, dict[str, Any]]] = {
     "one": {"concurrency": 1, "delay": 0},
     "slow": {"concurrency": 2, "delay": DELAY_S, "jitter": 0},
 }
+#: A queue for each slot; not Scrapy's default in all versions.
+BY_SLOT: Final = {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.DownloaderAwarePriorityQueue"}
 #: Slot -> downloads at once.
 LIMITS: Final = {"a": MOST, "one": 1, "slow": 2}
 

@@ -142,6 +142,7 @@ SPIDERS = """
     import asyncio
 
     import scrapy
+    from scrapy.utils.defer import maybe_deferred_to_future
 
 
     class Pictures(scrapy.Spider):
@@ -162,10 +163,15 @@ SPIDERS = """
         async def parse(self, response, number):
             other = self.base.replace("127.0.0.1", "localhost")
             found = await asyncio.gather(*(
-                self.crawler.engine.download_async(scrapy.Request(f"{other}/quotes/page/2/?n={number}&part={part}"))
-                for part in range(2)
+                self.fetch(scrapy.Request(f"{other}/quotes/page/2/?n={number}&part={part}")) for part in range(2)
             ))
             yield {"url": response.url, "statuses": [response.status for response in found]}
+
+        def fetch(self, request):
+            engine = self.crawler.engine
+            if hasattr(engine, "download_async"):  # since Scrapy 2.14
+                return engine.download_async(request)
+            return maybe_deferred_to_future(engine.download(request))
 """
 MEDIA = """
     ITEM_PIPELINES = {"scrapy.pipelines.%s": 1}

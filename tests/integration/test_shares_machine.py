@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 from scrapy.settings import Settings
 
-from tests.integration.downloads import DELAY_S, LIMITS, Downloads
+from tests.integration.downloads import BY_SLOT, DELAY_S, LIMITS, Downloads
 from tests.integration.support import faults, request, submit
 from vscrapy import keys
 from vscrapy.politeness import Politeness
@@ -54,7 +54,7 @@ class Party:
         self.store, self.taskid, self.name = store, taskid, name
         self.downloads = Downloads(lambda slot: on_start(name, slot))
         fake: Any = self.downloads
-        self.politeness = Politeness(fake, Settings(), None)
+        self.politeness = Politeness(fake, Settings(BY_SLOT), None)
         self.politeness.begin(self)
         self.words = Words()
         self.replies: deque[tuple[Any, Words]] = deque()

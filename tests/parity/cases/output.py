@@ -537,6 +537,7 @@ _PIPELINES_AND_FILES: Final = [
     Case(
         name="files-pipeline",
         group="output",
+        concurrency=4,
         shows="`FilesPipeline` with a local store, at home",
         exact=("store/*",),
         source=_forty(item='yield {"file_urls": [f"http://demo.test/shop/image/{number + 1}.png"]}'),
@@ -544,7 +545,6 @@ _PIPELINES_AND_FILES: Final = [
             ITEM_PIPELINES = {"scrapy.pipelines.files.FilesPipeline": 1}
             FILES_STORE = "store"
         """,
-        unequal=(Unequal("load", "", "home downloads with limits of its own", ways=("1 process", "3 processes")),),
     ),
     Case(
         name="files-pipeline-on-workers",
@@ -561,6 +561,7 @@ _PIPELINES_AND_FILES: Final = [
     Case(
         name="images-pipeline",
         group="output",
+        concurrency=4,
         shows="`ImagesPipeline` with thumbnails, at home",
         exact=("store/*",),
         source=_forty(item='yield {"image_urls": [f"http://demo.test/shop/image/{number + 1}.png"]}'),
@@ -569,7 +570,6 @@ _PIPELINES_AND_FILES: Final = [
             IMAGES_STORE = "store"
             IMAGES_THUMBS = {"small": (4, 4)}
         """,
-        unequal=(Unequal("load", "", "home downloads with limits of its own", ways=("1 process", "3 processes")),),
     ),
     Case(
         name="images-pipeline-on-workers",

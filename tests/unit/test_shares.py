@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from scrapy.settings import Settings
 
-from tests.integration.downloads import LIMITS, MOST, Downloads
+from tests.integration.downloads import BY_SLOT, LIMITS, MOST, Downloads
 from vscrapy.errors import ConfigError
 from vscrapy.politeness import Politeness
 from vscrapy.store.frontier import Lease, Result
@@ -40,7 +40,7 @@ def made(settings: dict[str, Any] | None = None) -> tuple[Politeness, Downloads,
     """A crawl process's politeness, its downloader and its words."""
     downloads, said = Downloads(lambda _: None), Said()
     fake: Any = downloads
-    politeness = Politeness(fake, Settings(settings), None)
+    politeness = Politeness(fake, Settings(BY_SLOT | (settings or {})), None)
     politeness.begin(said)
     return politeness, downloads, said
 
