@@ -75,7 +75,7 @@ SHOP: Final = """
 
     class Many(PageSpider):
         name = "many"
-        first = range(1, 3001)
+        first = range(1, 1501)
 
 
     class Endless(PageSpider):
@@ -555,12 +555,12 @@ def test_lambda_callbacks_are_run_and_told_once(cluster: Machine, site: Site, sh
 
 
 def test_many_start_requests_are_each_done_once(cluster: Machine, site: Site, shop: Path) -> None:
-    """3,000 of them, more than are read ahead."""
+    """1,500 of them, more than are read ahead."""
     finished = run(cluster, shop, site, "many", "-L", "INFO")
     assert finished.exit_code == 0
-    assert pages(shop / "items.jsonl") == list(range(1, 3001))
+    assert pages(shop / "items.jsonl") == list(range(1, 1501))
     assert set(requests(site).values()) == {1}
-    assert dumped_stats(finished)["scheduler/enqueued"] == 3000
+    assert dumped_stats(finished)["scheduler/enqueued"] == 1500
 
 
 def test_endless_start_is_read_as_far_ahead_as_is_needed(cluster: Machine, slow_site: Site, shop: Path) -> None:
