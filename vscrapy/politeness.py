@@ -112,15 +112,16 @@ class Politeness:
         if settings.getbool("AUTOTHROTTLE_ENABLED"):
             # It finds its delay from what one process sees of a slot, so one process must see all of it.
             delay_s = max(delay_s, settings.getfloat("AUTOTHROTTLE_START_DELAY"), 0.001)
+        is_random = settings.getbool("RANDOMIZE_DOWNLOAD_DELAY")
         special = {
             slot: (
                 min(int(own.get("concurrency", most)) or most, in_flight),
-                _longest_ms(float(own.get("delay", delay_s)), own),
+                _longest_ms(float(own.get("delay", delay_s)), own, is_random=is_random),
             )
             for slot, own in self._slots.special.items()
         }
         most = min(most, in_flight)
-        delay_ms = _longest_ms(delay_s, {})
+        delay_ms = _longest_ms(delay_s, {}, is_random=is_random)
         if self._is_by_slot:
             return Limits(most, delay_ms, special)
         return Limits(
@@ -312,6 +313,9 @@ class Politeness:
         return slot if self._is_by_slot else None
 
 
-def _longest_ms(delay_s: float, own: Mapping[str, Any]) -> int:
-    factor = 1 + float(own["jitter"]) if "jitter" in own else MOST_RANDOM
+def _longest_ms(delay_s: float, own: Mapping[str, Any], *, is_random: bool) -> int:
+    if "jitter" in own:
+        factor = 1 + float(own["jitter"])
+    else:
+        factor = MOST_RANDOM if own.get("randomize_delay", is_random) else 1.0
     return int(delay_s * factor * 1000 + 0.999)
