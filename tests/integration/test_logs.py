@@ -98,10 +98,10 @@ class Clock(OnePage):
 
 
 class Crowd(Spider):
-    """Work for several crawl processes: they can have one request at a time each."""
+    """Work for several crawl processes: each has one request at a time, whatever the site sees of all."""
 
     name = "crowd"
-    custom_settings = {"CONCURRENT_REQUESTS": 1}
+    custom_settings = {"CONCURRENT_REQUESTS": 1, "VSCRAPY_POLITENESS": "worker"}
 
     async def start(self):
         for number in range(int(self.pages)):

@@ -248,6 +248,7 @@ def test_politeness_holds_for_pages_and_media_together(
     assert int(record[b"process_seq"]) == n_processes
 
 
+@pytest.mark.long
 def test_politeness_holds_for_media_where_the_frontier_has_one_queue(
     machine: Machine, tmp_path: Path, slow_site: Site
 ) -> None:
@@ -268,6 +269,7 @@ def test_politeness_holds_for_media_where_the_frontier_has_one_queue(
     assert sum(map(is_medium, slow_site.log())) == 80
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_processes", [1, 3])
 def test_politeness_delay_holds_for_pages_and_media_and_both_have_turns(
     machine: Machine, tmp_path: Path, site: Site, n_processes: int
@@ -293,6 +295,7 @@ def test_politeness_delay_holds_for_pages_and_media_and_both_have_turns(
     assert turns >= 3, [entry["path"] for entry in log]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("most", [1, MOST])
 def test_politeness_holds_for_downloads_in_callbacks_on_three_processes(
     machine: Machine, tmp_path: Path, slow_site: Site, most: int
@@ -322,6 +325,7 @@ def needs(machine: Machine, taskid: int, name: str = "*") -> list[bytes]:
     return found
 
 
+@pytest.mark.long
 def test_politeness_share_of_a_killed_process_goes_to_the_others(
     machine: Machine, tmp_path: Path, slow_site: Site
 ) -> None:
@@ -352,6 +356,7 @@ def test_politeness_share_of_a_killed_process_goes_to_the_others(
     assert needs(machine, taskid) == []
 
 
+@pytest.mark.long
 def test_politeness_share_of_a_killed_home_is_given_back(machine: Machine, tmp_path: Path, slow_site: Site) -> None:
     """A sender that is killed while its pipelines download leaves nothing behind, and the same command goes on."""
     machine.start_worker(slots=1)
@@ -404,6 +409,7 @@ def test_politeness_home_goes_on_when_commits_are_refused(machine: Machine, tmp_
     assert sum(map(is_medium, slow_site.log())) == 60
 
 
+@pytest.mark.long
 def test_politeness_counts_requests_in_flight_of_the_whole_task(
     machine: Machine, project: Path, slow_site: Site
 ) -> None:

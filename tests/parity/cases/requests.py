@@ -187,7 +187,6 @@ CASES: Final = [
     Case(
         name="errbacks",
         group="requests",
-        is_fast=True,
         shows="errbacks for HTTP errors, refused connections and timeouts; they yield, too",
         settings="RETRY_ENABLED = False\n",
         source="""
@@ -346,7 +345,6 @@ CASES: Final = [
         name="cargo",
         group="requests",
         unequal=(_META_COPIED,),
-        is_fast=True,
         shows="`cb_kwargs`, and Items and a project's own objects in `meta`, along redirects and retries",
         source="""
             from dataclasses import dataclass, field
@@ -669,7 +667,6 @@ CASES: Final = [
     Case(
         name="close-spider",
         group="requests",
-        is_fast=True,
         shows="`CloseSpider` raised in a callback: the reason, and the exit code",
         source="""
             from scrapy import Request, Spider

@@ -563,7 +563,6 @@ CASES: Final = [
         name="shape-closed",
         preflight=frozenset({"at-each-end", "state-on-self"}),
         group="shapes",
-        is_fast=True,
         shows="`closed()` that writes what the spider has counted on `self`, and adds to a file that was there",
         unequal=(
             Unequal("files", r"summary|history", _STATE_OF_EACH, ("3 processes",)),
