@@ -281,7 +281,10 @@ def run(
 # --- the six spiders ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [("--workers", "1"), FEW], ids=["one-process", "four-slots"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(("--workers", "1"), marks=pytest.mark.long, id="one-process"), pytest.param(FEW, id="four-slots")],
+)
 @pytest.mark.parametrize("spider", SPIDERS)
 def test_crawl_has_the_outcome_of_scrapy_crawl(
     local: Callable[[str], Outcome],

@@ -132,9 +132,9 @@ def slowly(site: Site, ms: int) -> Site:
     return site
 
 
-def capacity(number: int) -> tuple[str, str]:
-    """So many requests in flight a process; more processes join while more wait."""
-    return "-s", f"CONCURRENT_REQUESTS={number}"
+def capacity(number: int) -> tuple[str, ...]:
+    """So many requests in flight a process, whatever the site sees; more processes join while more wait."""
+    return "-s", f"CONCURRENT_REQUESTS={number}", "-s", "VSCRAPY_POLITENESS=worker"
 
 
 def shares(*crawls: Crawl) -> list[int]:

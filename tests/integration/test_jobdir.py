@@ -164,6 +164,7 @@ def test_detached_task_is_kept_when_it_is_stopped(cluster: Machine, slow_site: S
     assert numbers(project) == Counter(range(N_PAGES))
 
 
+@pytest.mark.long
 def test_stop_ends_a_suspended_task_for_good(cluster: Machine, slow_site: Site, project: Path) -> None:
     """Then nothing of it is kept, and the same command begins anew."""
     sender = cluster.start(command(slow_site), project)

@@ -201,6 +201,7 @@ def test_items_are_exact_when_a_crawl_process_is_killed(
     assert crawl.items() == expected
 
 
+@pytest.mark.long
 def test_items_are_exact_when_processes_are_killed_at_random(
     machine: Machine, slow_site: Site, project: Path, expected: Counter[str]
 ) -> None:
@@ -246,6 +247,7 @@ def test_start_is_resumed_when_its_process_is_killed(machine: Machine, lab: Path
 # --- a worker
 
 
+@pytest.mark.long
 def test_items_are_exact_when_an_agent_is_killed(
     machine: Machine, slow_site: Site, project: Path, expected: Counter[str]
 ) -> None:
@@ -295,7 +297,7 @@ def test_commits_are_refused_when_a_worker_was_suspended(
     assert crawl.items() == expected
 
 
-@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("others", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_items_are_exact_when_a_worker_is_sent_away(
     machine: Machine, slow_site: Site, project: Path, expected: Counter[str], others: int
 ) -> None:

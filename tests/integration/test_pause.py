@@ -170,6 +170,7 @@ def test_start_is_held_still_while_its_task_is_paused(machine: Machine, slow_sit
     assert re.findall(r"output (\d+)", crawl.finish().stdout) == [str(n) for n in range(N_PAGES)]
 
 
+@pytest.mark.long
 def test_requests_that_cannot_travel_rest_too(machine: Machine, slow_site: Site, shop: Path) -> None:
     """They stay on the process that made them, and are not begun either."""
     machine.start_worker(1)
@@ -222,6 +223,7 @@ def test_process_that_is_killed_while_its_task_is_paused_is_replaced_after_resum
     crawl.finish()
 
 
+@pytest.mark.long
 def test_process_that_leaves_while_its_task_is_paused_hands_start_on(
     machine: Machine, slow_site: Site, shop: Path
 ) -> None:
@@ -244,7 +246,10 @@ def test_process_that_leaves_while_its_task_is_paused_hands_start_on(
     crawl.finish()
 
 
-@pytest.mark.parametrize("way", ["stop", "Ctrl-C", "sender killed"])
+@pytest.mark.parametrize(
+    "way",
+    ["stop", pytest.param("Ctrl-C", marks=pytest.mark.long), pytest.param("sender killed", marks=pytest.mark.long)],
+)
 def test_paused_task_ends_as_a_running_one(machine: Machine, slow_site: Site, shop: Path, way: str) -> None:
     """Whoever ends it, and however, it need not be resumed for that."""
     machine.start_worker(1)

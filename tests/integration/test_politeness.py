@@ -77,6 +77,7 @@ def test_politeness_delay_holds_for_the_task_on_three_processes(machine: Machine
     assert shortest_s(site.log(), 10) >= 10 * delay_s - JITTER_S
 
 
+@pytest.mark.long
 def test_politeness_process_without_work_gives_its_slot_back(machine: Machine, project: Path, site: Site) -> None:
     """With a delay one process does it all; one that joined leaves again, for other tasks to have its slot."""
     machine.start_worker(slots=2)

@@ -167,6 +167,7 @@ def test_lines_flow_soon_after_somebody_follows_and_no_more_after_that(
     wait_for(is_silent, what="only warnings and worse")
 
 
+@pytest.mark.long
 def test_two_tasks_are_followed_by_one_command(cluster: Machine, slow_site: Site, loud: Path) -> None:
     """Each of them is told apart; the one that nobody follows stays quiet."""
     tasks = [Task(cluster, loud, slow_site, "--detach") for _ in range(3)]
@@ -177,6 +178,7 @@ def test_two_tasks_are_followed_by_one_command(cluster: Machine, slow_site: Site
     assert kinds(tasks[2].news()) == {"err", "warning", "error"}
 
 
+@pytest.mark.long
 def test_level_that_was_asked_for_holds_for_an_attached_task(cluster: Machine, slow_site: Site, loud: Path) -> None:
     """The sender's terminal shows what is let through; ``auto`` goes back; lists show it."""
     task = Task(cluster, loud, slow_site)
@@ -216,6 +218,7 @@ def test_level_that_was_asked_for_holds_for_a_detached_task_with_and_without_a_f
     assert kinds(task.news()) == {"err", "warning", "error"}
 
 
+@pytest.mark.long
 def test_valve_that_is_off_leaves_the_end_record(cluster: Machine, slow_site: Site, loud: Path) -> None:
     """Not even a crash is told; the sender still ends with the task, and a follower would."""
     task = Task(cluster, loud, slow_site, "-O", str(loud / "items.jsonl"))

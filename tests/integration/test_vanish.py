@@ -190,7 +190,9 @@ def lab(machine: Machine, tmp_path: Path) -> Lab:
 # --- the user ends it
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "typed"])
+@pytest.mark.parametrize(
+    "how", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.long), pytest.param("typed", marks=pytest.mark.long)]
+)
 def test_sender_closes_the_crawl_gracefully_when_interrupted(lab: Lab, how: str) -> None:
     """After Ctrl-C or SIGTERM all that has begun ends, the final stats come once, and the exit code is 0."""
     with lab.bystander():
@@ -242,6 +244,7 @@ def test_sender_closes_the_crawl_when_interrupted_without_redis(lab: Lab) -> Non
         crawl.check_items()
 
 
+@pytest.mark.long
 def test_sender_closes_the_crawl_when_interrupted_and_nobody_reads(lab: Lab, tmp_path: Path) -> None:
     """A SIGTERM ends the crawl also when the sender cannot print, because nobody reads its output."""
     gate, pid = tmp_path / "gate", tmp_path / "pid"
@@ -264,7 +267,7 @@ def test_sender_closes_the_crawl_when_interrupted_and_nobody_reads(lab: Lab, tmp
 # --- the sender is gone
 
 
-@pytest.mark.parametrize("how", ["SIGHUP", "SIGKILL", "window"])
+@pytest.mark.parametrize("how", ["SIGHUP", "SIGKILL", pytest.param("window", marks=pytest.mark.long)])
 def test_task_ends_when_its_sender_is_gone(lab: Lab, how: str) -> None:
     """A closed terminal, or a sender that was killed, ends its task within seconds, and that task alone."""
     with lab.bystander():
@@ -327,6 +330,7 @@ def test_queued_task_is_not_run_when_its_sender_is_gone(machine: Machine, tmp_pa
 # --- the network falls silent
 
 
+@pytest.mark.long
 def test_tasks_end_when_their_senders_are_silent(lab: Lab) -> None:
     """A suspended sender, and one behind a network that swallows packets, are missed after their timeout."""
     with lab.bystander(), Proxy(lab.machine.endpoint) as proxy:
@@ -378,6 +382,7 @@ def test_task_goes_on_when_its_sender_loses_redis_for_two_seconds(lab: Lab) -> N
         assert "[redis" not in finished.stderr, "redis-py's own log is not the user's"
 
 
+@pytest.mark.long
 def test_task_goes_on_when_its_senders_connections_are_reset(lab: Lab) -> None:
     """Resets lose nothing and double nothing."""
     with lab.bystander(), Proxy(lab.machine.endpoint) as proxy:
