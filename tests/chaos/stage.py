@@ -23,7 +23,7 @@ from typing import Final
 import pytest
 
 from tests.chaos.lab import N_PAGES, SPIDER, arguments, write_lab
-from tests.integration.machine import BIN, Machine, Running, Server, Site, is_alive, wait_for
+from tests.integration.machine import BIN, Machine, Running, Server, Site, below, is_alive, wait_for
 from tests.integration.proxy import Proxy
 from vscrapy import keys
 from vscrapy.errors import VscrapyError
@@ -114,20 +114,6 @@ class Worker:
     def crawl_processes(self) -> list[int]:
         """Its crawl processes."""
         return self.titled("vscrapy-crawl")
-
-
-def below(pid: int) -> set[int]:
-    """All processes that *pid* has started, and those that they have started."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    found: set[int] = set()
-    layer = {pid}
-    while layer:
-        layer = {child for child, parent in parents.items() if parent in layer}
-        found |= layer
-    return found
 
 
 def signal_all(pids: Iterable[int], number: int) -> None:

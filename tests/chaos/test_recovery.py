@@ -14,8 +14,8 @@ from typing import Final
 
 import pytest
 
-from tests.chaos.stage import below, signal_all
-from tests.integration.machine import Machine, Running, wait_for, write_project
+from tests.chaos.stage import signal_all
+from tests.integration.machine import Machine, Running, below, wait_for, write_project
 from vscrapy import keys
 
 pytest_plugins = ["tests.integration.machine"]

@@ -91,6 +91,20 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def below(pid: int) -> set[int]:
+    """All processes that *pid* has started, and those that they have started."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    layer = {pid}
+    while layer:
+        layer = {child for child, parent in parents.items() if parent in layer}
+        found |= layer
+    return found
+
+
 def free_port() -> int:
     """A TCP port of this host on which nobody listens now."""
     with socket.socket() as probe:

@@ -20,7 +20,7 @@ from typing import Final
 
 import pytest
 
-from tests.integration.machine import Machine, Running, Site, copy_project, is_alive, wait_for
+from tests.integration.machine import Machine, Running, Site, below, copy_project, is_alive, wait_for
 from vscrapy import keys
 from vscrapy.states import TaskState
 from vscrapy.store.tasks import TaskRecord
@@ -120,20 +120,6 @@ class Crawl:
 def read(feed: Path) -> Counter[str]:
     """Read a feed of JSON lines; the order of an item's fields does not count."""
     return Counter(json.dumps(json.loads(line), sort_keys=True) for line in feed.read_text().splitlines())
-
-
-def below(pid: int) -> set[int]:
-    """All processes that *pid* has started, and those that they have started."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    found: set[int] = set()
-    layer = {pid}
-    while layer:
-        layer = {child for child, parent in parents.items() if parent in layer}
-        found |= layer
-    return found
 
 
 def crawling(machine: Machine, pids: Iterable[int] | None = None) -> list[int]:

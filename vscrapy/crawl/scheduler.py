@@ -583,8 +583,10 @@ class Scheduler(BaseScheduler):
 
     def _tell_suspect(self, reply: Committed) -> None:
         """Say which request runs here alone: if the process dies now, its agent can say of what."""
+        if not reply.suspect:
+            return
         lease = next((lease for lease in reply.leases if lease.id == reply.suspect), None)
-        if lease is None:
+        if lease is None:  # it was told before
             return
         try:
             request = decode_request(lease.payload, self._spider, self.place.key)

@@ -118,10 +118,11 @@ local time = redis.call('TIME')
 local now_ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
 local now = tonumber(now_ms)
 local limits, shares, needs = read_limits(task_key), {}, {}
-local duplicates, leases, status, is_counting = {}, {}, 'ok', false
+local duplicates, leases, status, is_counting, is_held = {}, {}, 'ok', false, false
 
 if tonumber(ARGV[3]) <= record.seq then
     status = 'replayed'
+    is_held = are_items_many(task_key)
     duplicates = record.duplicates or duplicates
     leases = redis.call('HGETALL', KEYS[3])
     local slots = redis.call('HKEYS', prefix .. 'needs:' .. process)
@@ -300,7 +301,8 @@ else
     end
 
     local wanted = tonumber(ARGV[4])
-    if state ~= 'running' or are_items_many(task_key) then
+    is_held = are_items_many(task_key)
+    if state ~= 'running' or is_held then
         wanted = 0
     end
     local flags = redis.call('HMGET', task_key, 'lifo', 'start_lifo', 'lease_seq', 'suspects', 'suspect_runner')
@@ -471,5 +473,5 @@ if version > tonumber(ARGV[6]) then
 end
 return {status, state, task[5], task[6], tonumber(task[1]), tonumber(task[2]), is_idle, duplicates, leases,
     version, facts, shares, redis.call('HGET', task_key, 'start') == 'lost' and 1 or 0,
-    is_counting and redis.call('HGETALL', prefix .. 'closing') or {}, are_items_many(task_key) and 1 or 0,
+    is_counting and redis.call('HGETALL', prefix .. 'closing') or {}, is_held and 1 or 0,
     record.suspect or ''}
