@@ -32,6 +32,8 @@ pytest_plugins = ["tests.integration.machine"]
 GONE_S: Final = 5.0
 #: Silence that is allowed to the senders of this module's silent ones (seconds).
 SENDER_TIMEOUT_S: Final = 6
+#: What the sender, not a crawl process, says while Redis refuses writes.
+REFUSED: Final = r"cannot write to its disk and refuses writes: [^\n]*; task \d+ waits for it"
 #: What is kept of a task that has ended: everything but its frontier.
 KEPT: Final = {"task", "job", "stats", "stat_values", "final_stats", "counts", "failures", "log", "items"}
 
@@ -427,15 +429,16 @@ def test_task_goes_on_when_redis_refuses_writes_for_longer_than_the_senders_time
     with lab.bystander():
         crawl = lab.crawl("main", "-s", f"VSCRAPY_SENDER_TIMEOUT={SENDER_TIMEOUT_S}").begin()
         client = machine.store.client
-        for silence_s in (SENDER_TIMEOUT_S - 1, SENDER_TIMEOUT_S, SENDER_TIMEOUT_S + 1):
+        for number, silence_s in enumerate((SENDER_TIMEOUT_S - 1, SENDER_TIMEOUT_S, SENDER_TIMEOUT_S + 1), 1):
             (directory / "dump.rdb").mkdir()
             client.config_set("save", "3600 1")
             client.bgsave()
-            crawl.sender.wait_for_output("cannot write to its disk and refuses writes")
+            crawl.sender.wait_for_output(f"(?s)({REFUSED}.*){{{number}}}")
             until_s = time.monotonic() + silence_s
             wait_for(lambda until_s=until_s: time.monotonic() > until_s)  # type: ignore[misc]
             client.config_set("save", "")
             (directory / "dump.rdb").rmdir()
+            crawl.sender.wait_for_output(f"(?s)(Redis takes writes again.*){{{number}}}")
             crawl.go_on()
         crawl.release()
         crawl.check_finished(crawl.sender.wait())

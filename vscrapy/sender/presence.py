@@ -8,7 +8,6 @@ just falls silent. Both come back by themselves after Redis was away.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -51,7 +50,7 @@ class Presence:
         self._tasks = Tasks(self._store)
         self._workers = Workers(self._store)
         self._subscription = Subscription(self._store, keys.sender(taskid))
-        self._waiting_since_s: float | None = time.monotonic()
+        self._is_refused = False
         self._told = ""
         self._threads = [
             threading.Thread(target=self._subscribe, name="vscrapy-subscription", daemon=True),
@@ -86,10 +85,25 @@ class Presence:
                 if life is None:
                     self._on_gone()
                     return
+                self._taken()
                 self._watch_waiting(*life)
                 pause_s = HEARTBEAT_S
-            except (StoreUnavailable, StoreRefused):
+            except StoreUnavailable:
+                pause_s = RETRY_S  # the follower tells
+            except StoreRefused as error:
+                self._refused(error)
                 pause_s = RETRY_S
+
+    def _refused(self, error: StoreRefused) -> None:
+        """The follower only reads, which a Redis that is full, or whose disk is, allows: it sees nothing of this."""
+        if not self._is_refused:
+            self._is_refused = True
+            self._tell(f"{error}; task {self._taskid} waits for it")
+
+    def _taken(self) -> None:
+        if self._is_refused:
+            self._is_refused = False
+            self._tell("Redis takes writes again")
 
     def _watch_waiting(self, state: TaskState, processes: int, ever: int) -> None:
         """Say why nothing happens yet, once for each reason."""
