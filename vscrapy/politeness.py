@@ -74,12 +74,19 @@ class Politeness:
 
     Where the frontier has one queue for all downloader slots, a share of that one holds in each slot.
 
+    Args:
+        is_alone: No other crawl process shares the task: with the whole of a slot, downloads begin just as Scrapy
+            lets them, which with asyncio starts some more than the limit.
+
     Raises:
         ConfigError: VSCRAPY_POLITENESS is neither "task" nor "worker".
     """
 
-    def __init__(self, slots: DownloadSlots, settings: BaseSettings, spider: Spider | None) -> None:
+    def __init__(
+        self, slots: DownloadSlots, settings: BaseSettings, spider: Spider | None, *, is_alone: bool = False
+    ) -> None:
         self._slots = slots
+        self._is_alone = is_alone
         self._is_by_slot = is_by_slot(settings)
         #: Slots with another limit than Scrapy's own.
         self._shares: dict[str, int] = {}
@@ -100,9 +107,9 @@ class Politeness:
         self._is_kept = bool(self.limits.most)
 
     @classmethod
-    def of(cls, crawler: Crawler) -> Politeness:
+    def of(cls, crawler: Crawler, *, is_alone: bool = False) -> Politeness:
         """Make it for a crawler that has its engine."""
-        return cls(DownloadSlots(crawler), crawler.settings, crawler.spider)
+        return cls(DownloadSlots(crawler), crawler.settings, crawler.spider, is_alone=is_alone)
 
     def _limits(self, settings: BaseSettings, spider: Spider | None) -> Limits:
         most = self._slots.most or NO_LIMIT
@@ -148,6 +155,10 @@ class Politeness:
         self._granted.clear()
         self._ending.clear()
 
+    def active(self, slot: str) -> int:
+        """Downloads of the frontier's slot that wait or run here."""
+        return self._slots.active(self._place(slot))
+
     # Leases.
 
     def add_leases(self, leases: Iterable[Lease]) -> None:
@@ -172,7 +183,7 @@ class Politeness:
         """The last lease of a slot goes: its share goes as well, or is kept for downloads that are there."""
         if slot in self._needs:
             return
-        demand = self._slots.active(self._place(slot))
+        demand = self.active(slot)
         if slot in self._granted and demand:
             self._slots.watch(self._place(slot))
             self._needs[slot] = demand
@@ -225,7 +236,7 @@ class Politeness:
         before = self._shares.get(slot, self._whole(slot))
         if share:
             self._granted.add(slot)
-        if share == before:
+        if share == before and (self._is_alone or slot in self._shares):
             return
         self._limit(slot, share)
         if share < before:
@@ -252,7 +263,7 @@ class Politeness:
     def _ask_again(self) -> None:
         """Of slots that wait, and of those in which there is more or less to do than was told."""
         for slot, told in self._needs.items():
-            demand = self._slots.active(self._place(slot))
+            demand = self.active(slot)
             if demand and (slot not in self._granted or demand != told):
                 self._needs[slot] = demand
                 self._channel.need(slot, demand, is_again=True)
@@ -263,7 +274,7 @@ class Politeness:
         slot = self._slot(key)
         if slot in self._granted:
             return
-        demand = self._slots.active(self._place(slot)) + 1
+        demand = self.active(slot) + 1
         is_known = slot in self._needs
         self._needs[slot] = demand
         if slot in self._ending:
@@ -279,7 +290,7 @@ class Politeness:
         slot = self._slot(key)
         if slot in self._coming_down:
             self.settle()
-        if slot in self._needs and not self._slots.active(self._place(slot)):
+        if slot in self._needs and not self.active(slot):
             del self._needs[slot]
             self._channel.need(slot, 0)
             if slot in self._granted and slot not in self._n_leases:

@@ -615,6 +615,23 @@ def test_share_for_downloads_outlives_the_leases(store: Store, taskid: int) -> N
     assert home(store, taskid, needs={"a": 1}) == {"a": 8}
 
 
+def test_share_grows_when_others_have_nothing_left_and_nothing_waits(store: Store, taskid: int) -> None:
+    """Who has leases of a slot that nobody waits for any more goes on with all of it."""
+    one, other = polite(store, taskid, 4), Process(store, taskid)
+    other.claim()
+    leases = one.commit(wanted=12).leases
+    other.frontier.join(capacity=8, is_lifo=True, is_start_lifo=True, limits=Limits(4, 0))
+    assert other.commit(wanted=20).shares == {}
+    assert one.commit().shares == {"a": 2}
+    one.commit(shares={"a": 2})
+    found = other.commit(wanted=20)
+    assert (len(found.leases), found.queued, found.shares) == (8, 0, {"a": 2})
+    assert one.commit(Result("done", leases[0].id)).shares == {}
+    other.commit(*(Result("done", lease.id) for lease in found.leases))
+    assert one.commit(Result("done", leases[1].id)).shares == {"a": 4}
+    assert one.commit(Result("done", leases[2].id)).shares == {}
+
+
 def test_share_of_a_process_that_has_left_is_free(store: Store, taskid: int) -> None:
     """Whatever it was for."""
     process = polite(store, taskid, 8)

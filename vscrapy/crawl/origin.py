@@ -86,6 +86,8 @@ class Local:
     """A request that cannot be serialised: it stays on the process that made it."""
 
     request: Request
+    #: Of the downloader, as in a lease.
+    slot: str
     #: Priority, and ``s`` for a start request, as in a lease.
     queue: str
     #: Where it comes from, at last: what its lease, or its turn among the outputs of ``start()``, hangs on.

@@ -80,7 +80,7 @@ class Scheduler(BaseScheduler):
         start_queue = settings.get("SCHEDULER_START_MEMORY_QUEUE")
         self._has_start_queue = bool(start_queue)
         self._is_start_lifo = _is_lifo(start_queue) if start_queue else self._is_lifo
-        self._buffer = Buffer(is_lifo=self._is_lifo)
+        self._buffer = Buffer(is_lifo=self._is_lifo, active=lambda slot: self._politeness.active(slot))
         self._origins: dict[Request, Origin] = {}
         self._originals = Originals() if self.place.is_alone else None
         self._start_outputs = StartOutputs(self._commit_start, self._start_exhausted)
@@ -130,7 +130,7 @@ class Scheduler(BaseScheduler):
         )
         self._hooks.install()
         self._call = call = thread_caller()
-        self._politeness = Politeness.of(self._crawler)
+        self._politeness = Politeness.of(self._crawler, is_alone=self.place.is_alone)
         self._session = Session(
             self.place.frontier,
             self.place.tasks,
@@ -200,8 +200,7 @@ class Scheduler(BaseScheduler):
             return self._keep_local(request, origin, place, error)
         if self._originals is not None:
             self._originals.keep(payload, request)
-        slot = slot_key(self._crawler, request).replace("\n", " ") if self._is_by_slot else ""
-        new = NewRequest(slot, self._queue(request), payload, place)
+        new = NewRequest(self._slot(request), self._queue(request), payload, place)
         if origin is None:
             self._put([Result("feed", requests=[new])], [[request]])
             return True
@@ -398,6 +397,10 @@ class Scheduler(BaseScheduler):
         is_start = self._has_start_queue and bool(request.meta.get("is_start_request"))
         return f"{int(request.priority)}{'s' if is_start else ''}"
 
+    def _slot(self, request: Request) -> str:
+        """The frontier's name for the downloader slot of a request."""
+        return slot_key(self._crawler, request).replace("\n", " ") if self._is_by_slot else ""
+
     def _find(self, source: Any) -> tuple[Request | None, Origin | None]:
         """The request of ours that a response, a failure or a request belongs to, and its origin."""
         for request in (getattr(source, "request", None), source, ORIGIN.get()):
@@ -442,7 +445,7 @@ class Scheduler(BaseScheduler):
         root.n_local += 1
         self._claimed.add(name)
         self._roots.add(root)
-        local = Local(request, self._queue(request), root, NewRequest.claim(name, place))
+        local = Local(request, self._slot(request), self._queue(request), root, NewRequest.claim(name, place))
         self._put([self._part(root, [local.claim])], [[local]])
         return True
 

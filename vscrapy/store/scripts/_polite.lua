@@ -220,6 +220,17 @@ local function take_share(limits, prefix, slot, process, now_ms, demand)
     return share
 end
 
+-- The process may use less of a slot than it has leases of it: let it have what others have left since. Returns its
+-- share, if that has grown.
+local function grow_share(limits, prefix, slot, process, held, now_ms)
+    local share = share_of(prefix, slot, process)
+    if share and share < held then
+        local grown = take_share(limits, prefix, slot, process, now_ms)
+        return grown > share and grown
+    end
+    return nil
+end
+
 -- The process is not a holder of the slot any more.
 local function drop_share(limits, prefix, slot, process, now_ms)
     if redis.call('HDEL', prefix .. 'holders:' .. slot, process) == 1 then
@@ -275,13 +286,16 @@ local function asked_for(limits, prefix, process, now_ms)
 end
 
 -- The process has this many leases of the slot more (or fewer); with neither lease nor need it is not a holder any more.
+-- Returns how many it has now.
 local function count_held(limits, prefix, slot, process, delta, now_ms)
-    if redis.call('HINCRBY', prefix .. 'held:' .. slot, process, delta) <= 0 then
+    local held = redis.call('HINCRBY', prefix .. 'held:' .. slot, process, delta)
+    if held <= 0 then
         redis.call('HDEL', prefix .. 'held:' .. slot, process)
         if redis.call('HEXISTS', prefix .. 'needs:' .. process, slot) == 0 then
             drop_share(limits, prefix, slot, process, now_ms)
         end
     end
+    return held
 end
 
 -- The process has so many downloads in the slot and perhaps no lease; 0: none any more.

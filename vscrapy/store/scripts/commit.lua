@@ -196,6 +196,8 @@ else
     end
 
     local groups, order, backs, index, queued, leased, acknowledged, items = {}, {}, {}, 0, 0, 0, 0, 0
+    -- Of the slots in which leases end: how many the process has left.
+    local held_of = {}
     -- What the scheduler counts: here, for a process that dies after this could not tell it any more.
     local enqueued, filtered = 0, 0
     local has_started, is_cleared = false, false
@@ -241,7 +243,7 @@ else
                 local slot, queue, payload = parts(held)
                 leased = leased - 1
                 count_active(prefix, slot, -1)
-                count_held(limits, prefix, slot, process, -1, now)
+                held_of[slot] = count_held(limits, prefix, slot, process, -1, now)
                 local is_suspect = record.suspect == id
                 if is_suspect then
                     record.suspect, is_cleared = nil, true
@@ -338,7 +340,7 @@ else
         redis.call('HDEL', task_key, 'suspect_runner')
     end
     -- The slots with the fewest leases first; those that this process has a share of.
-    local open, active = {}, {}
+    local open, open_of, active = {}, {}, {}
     if wanted > 0 then
         local ready = redis.call('ZRANGE', prefix .. 'ready', 0, 199, 'WITHSCORES')
         for at = 1, #ready, 2 do
@@ -347,6 +349,7 @@ else
             local share = take_share(limits, prefix, slot, process, now)
             if share then
                 open[#open + 1] = slot
+                open_of[slot] = true
                 if share > 0 then
                     shares[#shares + 1] = slot
                     shares[#shares + 1] = share
@@ -412,6 +415,14 @@ else
             end
         end
         open = still_open
+    end
+    -- Where nothing waits, nobody asks for leases; but those whom others leave behind go on with all of the slot.
+    for slot, held in pairs(held_of) do
+        local share = not open_of[slot] and grow_share(limits, prefix, slot, process, held, now)
+        if share then
+            shares[#shares + 1] = slot
+            shares[#shares + 1] = share
+        end
     end
     -- A share without a lease or a need is nobody's.
     for at = #shares - 1, 1, -2 do
