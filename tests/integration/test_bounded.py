@@ -76,6 +76,21 @@ def test_task_gives_no_lease_while_too_many_items_wait(store: Store) -> None:
     assert Tasks(store).record(process.taskid).items_bytes == 0
 
 
+def test_one_process_says_that_the_crawl_is_held(store: Store) -> None:
+    """Whichever learns of it first, each time; also when the one that said it before is gone."""
+    one = running(store, submit(store, items_limit=100))
+    one.feed(*(request(str(n)) for n in range(40)))
+    other = running(store, one.taskid)
+    [lease] = other.commit(wanted=1).leases
+    assert other.commit(Result("done", lease.id, items=b"x" * 100, n_items=1)).tells_held
+    assert (one.commit().is_held, one.commit().tells_held, other.commit().tells_held) == (True, False, True)
+    other.leave(how="crashed")
+    assert not one.commit().tells_held
+    Streams(store).fetched_items(one.taskid, newest(store, one.taskid), is_drop=True)
+    [lease] = one.commit(wanted=1).leases
+    assert one.commit(Result("done", lease.id, items=b"x" * 100, n_items=1)).tells_held
+
+
 def test_held_crawl_goes_on_when_its_items_are_taken_and_has_each_once(
     machine: Machine, slow_site: Site, tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ class Scheduler(BaseScheduler):
         self._is_paused = False
         #: Too many items wait to be fetched.
         self._is_held = False
+        self._has_told_held = False
         self._is_asking = False
         self._starved_from_s: float | None = None
         self._is_leaving = False
@@ -303,7 +304,7 @@ class Scheduler(BaseScheduler):
             self._put([Result("back", lease.id) for lease in self._buffer.take_leases()])
         elif self._is_strict and self._is_engine_waiting and not self._n_awaited:
             self._buffer.choose()
-        self._hold(is_held=reply.is_held)
+        self._hold(reply)
         was_idle, self._is_task_idle = self._is_task_idle, reply.is_idle
         self._turn_start()
         was_near_limit = self._close_spider.is_waiting
@@ -604,18 +605,20 @@ class Scheduler(BaseScheduler):
             }
         )
 
-    def _hold(self, *, is_held: bool) -> None:
-        """Tell, on one process, that the crawl is held, and that it goes on."""
-        was_held, self._is_held = self._is_held, is_held
-        if was_held == is_held or self.place.number > 1 or self._hooks.is_closing:
+    def _hold(self, reply: Committed) -> None:
+        """Tell, on one process of the task, that the crawl is held, and that it goes on."""
+        was_held, self._is_held = self._is_held, reply.is_held
+        if self._hooks.is_closing:
             return
-        if is_held:
+        if reply.tells_held and not self._has_told_held:
+            self._has_told_held = True
             logger.warning(
                 "vscrapy: the crawl is held: as many items wait to be fetched as may (VSCRAPY_ITEMS_LIMIT); "
                 "'vscrapy items %d -o FILE --take' takes them, and lets it go on",
                 self.place.taskid,
             )
-        else:
+        elif was_held and not reply.is_held and self._has_told_held:
+            self._has_told_held = False
             logger.info("vscrapy: the crawl goes on: items have been fetched")
 
     def _stop(self, reason: str) -> None:

@@ -194,6 +194,8 @@ class Committed:
     is_start_lost: bool = False
     #: Too many items wait to be fetched: there are no leases until they are.
     is_held: bool = False
+    #: And this process is the one that says so.
+    tells_held: bool = False
     #: The lease that runs alone: a process has died with it in hand. '': none.
     suspect: str = ""
     #: The commit had been done before, and its reply was lost; ``duplicates`` are those of then.
@@ -342,7 +344,8 @@ class Frontier:
             shares=_shares(reply[11]),
             is_start_lost=bool(reply[12]),
             counts={text(name): int(count) for name, count in zip(reply[13][::2], reply[13][1::2], strict=True)},
-            is_held=bool(reply[14]),
+            is_held=reply[14] > 0,
+            tells_held=reply[14] == 2,
             suspect=text(reply[15]),
             is_replayed=status == "replayed",
         )

@@ -42,19 +42,30 @@
 --            payload; an empty payload is a request that stays on its process: slot is then the name of its
 --            claim, queue 'claim' (it begins) or 'settled' (it is done)
 -- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases, version, facts,
---          shares, is start() lost?, counts, is held: too many items wait to be fetched, suspect}
+--          shares, is start() lost?, counts, held, suspect}
 --   status: 'ok'; 'replayed'; 'fenced'; 'gone'
 --   duplicates: indexes (from 0, over all requests of the call) that were filtered
 --   leases: id, slot LF queue LF payload, id, ...
 --   version, facts: what the whole task knows now, and what of it is new to the process: id, value, id, ...
 --   shares: concurrency that the process may use: of slots that it got leases of, or named with downloads and need not
 --     wait for, and of slots in which others wait (0: its turn is over): slot, share, slot, ...
+--   held: 1: too many items wait to be fetched; 2: and this process is the one that says so; 0: no
 --   suspect: the lease that runs alone, if one of these does; '': none
 --   counts: what the whole task has counted, where that was asked for: name, number, name, ...
 -- include: queues
 -- include: polite
 -- include: need
 -- include: suspects
+
+-- 0: the crawl goes on; 1: it is held, for too many items wait to be fetched; 2: and this process is to say so.
+local function find_held_state(task_key, process)
+    if not are_items_many(task_key) then
+        redis.call('HDEL', task_key, 'held_told_by')
+        return 0
+    end
+    redis.call('HSETNX', task_key, 'held_told_by', process)
+    return redis.call('HGET', task_key, 'held_told_by') == process and 2 or 1
+end
 
 -- Count one stat. A script is not rolled back, so no stat may end it: what cannot be counted is left as it was.
 local function count_stat(key, name, operation, number)
@@ -118,11 +129,11 @@ local time = redis.call('TIME')
 local now_ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
 local now = tonumber(now_ms)
 local limits, shares, needs = read_limits(task_key), {}, {}
-local duplicates, leases, status, is_counting, is_held = {}, {}, 'ok', false, false
+local duplicates, leases, status, is_counting, held_state = {}, {}, 'ok', false, 0
 
 if tonumber(ARGV[3]) <= record.seq then
     status = 'replayed'
-    is_held = are_items_many(task_key)
+    held_state = find_held_state(task_key, process)
     duplicates = record.duplicates or duplicates
     leases = redis.call('HGETALL', KEYS[3])
     local slots = redis.call('HKEYS', prefix .. 'needs:' .. process)
@@ -303,8 +314,8 @@ else
     end
 
     local wanted = tonumber(ARGV[4])
-    is_held = are_items_many(task_key)
-    if state ~= 'running' or is_held then
+    held_state = find_held_state(task_key, process)
+    if state ~= 'running' or held_state > 0 then
         wanted = 0
     end
     local flags = redis.call('HMGET', task_key, 'lifo', 'start_lifo', 'lease_seq', 'suspects', 'suspect_runner')
@@ -484,5 +495,5 @@ if version > tonumber(ARGV[6]) then
 end
 return {status, state, task[5], task[6], tonumber(task[1]), tonumber(task[2]), is_idle, duplicates, leases,
     version, facts, shares, redis.call('HGET', task_key, 'start') == 'lost' and 1 or 0,
-    is_counting and redis.call('HGETALL', prefix .. 'closing') or {}, is_held and 1 or 0,
+    is_counting and redis.call('HGETALL', prefix .. 'closing') or {}, held_state,
     record.suspect or ''}
