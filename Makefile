@@ -7,7 +7,7 @@ LOWEST ?= .venv-lowest
 # Tests mostly wait for processes; tests/conftest.py says which stay together.
 PYTEST := -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test test-long chaos parity scrapy-tests test-lowest lint clean
+.PHONY: demo test test-long chaos bench parity scrapy-tests test-lowest lint clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vscrapy needs Python 3.11 or newer")'
@@ -40,6 +40,10 @@ test-long: $(VENV)/installed
 # Crawls in which things break, until N faults have struck; SEED=7 for the same again, CRAWL=3 for one of these alone.
 chaos: $(VENV)/installed
 	$(BIN)/python -m tests.chaos.run $(if $(N),--faults $(N)) $(if $(SEED),--seed $(SEED)) $(if $(CRAWL),--crawl $(CRAWL))
+
+# Against scrapy crawl on this machine; benchmarks/RESULTS.md is made anew.
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks.run $(if $(PAGES),--pages $(PAGES)) $(if $(RUNS),--runs $(RUNS))
 
 # Every case with scrapy crawl and with vscrapy crawl; the table in the document is made anew.
 parity: $(VENV)/installed

