@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.machine import below
 from vscrapy import embedded, keys, wire
 from vscrapy.bundle import manifest_to_json
 from vscrapy.model import BundleFile, BundleRoot, Endpoint, Manifest
@@ -94,20 +95,6 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def descendants(pid: int) -> set[int]:
-    """All processes below *pid*."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    found: set[int] = set()
-    layer = {pid}
-    while layer:
-        layer = {child for child, parent in parents.items() if parent in layer}
-        found |= layer
-    return found
-
-
 @dataclass
 class Worker:
     """A worker process and its two outputs."""
@@ -124,7 +111,7 @@ class Worker:
 
     def is_ready(self) -> bool:
         """Has it said so? Also remembers its descendants, for the end."""
-        self.seen |= descendants(self.process.pid)
+        self.seen |= below(self.process.pid)
         assert self.process.poll() is None, self.said
         return " ready: " in self.said
 
@@ -218,13 +205,13 @@ class Cluster:
         wait_for(lambda: "pid=" in self.text(taskid))
         pid = int(self.text(taskid).rpartition("pid=")[2].split()[0])
         for worker in self.workers:
-            worker.seen |= descendants(worker.process.pid)
+            worker.seen |= below(worker.process.pid)
         return pid
 
     def close(self) -> None:
         """End all that was started, and see that nothing is left."""
         for worker in self.workers:
-            worker.seen |= descendants(worker.process.pid)
+            worker.seen |= below(worker.process.pid)
             if worker.process.poll() is None:
                 worker.process.kill()
             worker.process.wait()
@@ -390,11 +377,11 @@ def test_killed_agent_ends_its_processes_and_is_reaped(cluster: Cluster) -> None
     taskid = cluster.submit("if spec['worker'] == 'first': lease_one()" + WAITS)
     pid = cluster.pid(taskid)
     cluster.worker("--name", "second", "--slots", "1")
-    below = descendants(first.process.pid)
-    assert pid in below
+    pids = below(first.process.pid)
+    assert pid in pids
     os.kill(first.process.pid, signal.SIGKILL)
     first.process.wait()
-    wait_for(lambda: not any(is_alive(child) for child in below))
+    wait_for(lambda: not any(is_alive(child) for child in pids))
     wait_for(lambda: cluster.record(taskid).leased == 0, 30)
     wait_for(lambda: [worker.name for worker in Workers(cluster.store).list()] == ["second"])
     wait_for(lambda: "second" in {line.worker for line in cluster.lines(taskid) if "pid=" in line.text})
@@ -505,7 +492,7 @@ def test_dead_template_is_replaced_and_its_processes_go_on(cluster: Cluster) -> 
     worker = cluster.worker("--slots", "1")
     taskid = cluster.submit(WAITS)
     pid = cluster.pid(taskid)
-    (template,) = descendants(worker.process.pid) - {pid}
+    (template,) = below(worker.process.pid) - {pid}
     os.kill(template, signal.SIGKILL)
     wait_for(lambda: "the template for crawl processes has ended" in worker.said)
     assert is_alive(pid)
