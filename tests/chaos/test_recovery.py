@@ -30,7 +30,8 @@ SENDER_S: Final = 5.0
 #: What a single one may take longer on a busy machine (seconds).
 BUSY_S: Final = 1.0
 
-#: Goes on until a file is there, with more to do than several processes can take.
+#: Goes on until a file is there, with more to do than several processes can take, each lane in a downloader slot of
+#: its own: the limits of one would be too small for several processes.
 _SPIDER: Final = """
     import asyncio
     from pathlib import Path
@@ -38,19 +39,30 @@ _SPIDER: Final = """
     from scrapy import Request, Spider
 
 
+    class Slow:
+        async def process_request(self, request, spider=None):
+            await asyncio.sleep(0.1)
+
+
     class Lanes(Spider):
         name = "lanes"
-        custom_settings = {"CONCURRENT_REQUESTS": 2, "CONCURRENT_REQUESTS_PER_DOMAIN": 100}
+        custom_settings = {"CONCURRENT_REQUESTS": 2, "DOWNLOADER_MIDDLEWARES": {Slow: 1}}
+
+        def step(self, lane, number):
+            return Request(
+                f"data:,{lane}-{number}",
+                cb_kwargs={"lane": lane, "number": number},
+                meta={"download_slot": f"lane-{lane}"},
+                dont_filter=True,
+            )
 
         async def start(self):
             for lane in range(int(self.lanes)):
-                yield Request(f"data:,{lane}-0", cb_kwargs={"lane": lane, "number": 0}, dont_filter=True)
+                yield self.step(lane, 0)
 
-        async def parse(self, response, lane, number):
-            await asyncio.sleep(0.1)
+        def parse(self, response, lane, number):
             if not Path(self.until).exists():
-                number += 1
-                yield Request(f"data:,{lane}-{number}", cb_kwargs={"lane": lane, "number": number}, dont_filter=True)
+                yield self.step(lane, number + 1)
 """
 
 

@@ -245,10 +245,11 @@ def test_process_with_too_much_memory_leaves_or_is_killed_and_the_task_goes_on(
     machine: Machine, site: Site, shop: Path, spider: str
 ) -> None:
     """One that grows slowly gives back what it has; one page that takes it all at once is given up."""
-    machine.start_worker(slots=1, options=["--memory", "256M"])
-    done = crawl(machine, shop, site, spider, "-a", "how=hoards", timeout=90)
+    machine.start_worker(slots=1, options=["--memory", "192M"])
+    # The agent looks once a second: what grows slowly must take longer than that.
+    done = crawl(machine, shop, site, spider, "-a", "how=hoards", "-s", "DOWNLOAD_DELAY=0.04", timeout=90)
     assert done.exit_code == 0, done.output
-    assert "of 256 MiB that it may (--memory)" in done.output
+    assert "of 192 MiB that it may (--memory)" in done.output
     if spider == "leaking":
         assert pages(shop) == Counter(range(200))
         assert errors(machine, shop) == []

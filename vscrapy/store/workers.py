@@ -16,7 +16,7 @@ from vscrapy.store.connection import translate
 from vscrapy.store.frontier import leave
 
 #: A worker without a heartbeat for so long is dead (ms).
-WORKER_TTL_MS: Final = 8000
+WORKER_TTL_MS: Final = 7000
 #: Time between two heartbeats (s).
 HEARTBEAT_S: Final = 2.0
 #: Silence of all workers that means that Redis was away (ms).

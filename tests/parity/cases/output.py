@@ -360,6 +360,11 @@ _PIPELINES: Final = """
             return item
 
 
+    class Unnumbered:
+        def process_item(self, item, spider):
+            return {**item, "number": 0}
+
+
     class Once:
         def __init__(self):
             self.seen = set()
@@ -368,7 +373,7 @@ _PIPELINES: Final = """
             if item["name"] in self.seen:
                 raise DropItem(f"again: {item['name']}")
             self.seen.add(item["name"])
-            return {**item, "number": 0}
+            return item
 
 
     class Later:
@@ -420,6 +425,7 @@ _PIPELINES_AND_FILES: Final = [
     _piped(
         "pipelines-drop-duplicates",
         "a pipeline that drops what it holds in `self` already",
+        "Unnumbered",  # which of two comes first is not told by the drop's message, nor by the feed
         "Once",
         "Lines",
         is_fast=True,
