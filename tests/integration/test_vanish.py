@@ -284,6 +284,17 @@ def test_task_ends_when_its_sender_is_gone(lab: Lab, how: str) -> None:
         assert "Traceback" not in finished.output
 
 
+def test_task_ends_when_its_sender_was_killed_however_long_its_pages_take(lab: Lab) -> None:
+    """Nobody waits for what is in flight."""
+    with lab.bystander():
+        crawl = lab.crawl("main", "-a", "pace=60")
+        crawl.sender.wait_for_output(r"begin \d-1")
+        assert crawl.taskid
+        crawl.sender.kill()
+        took_s = crawl.wait_for_end(GONE_S, "sender_lost")
+        print(f"figure: SIGKILL of the sender, slow pages: the task has ended after {took_s:.2f} s")
+
+
 def test_local_worker_and_server_stay_when_the_terminal_that_started_them_is_closed(
     machine: Machine, tmp_path: Path
 ) -> None:

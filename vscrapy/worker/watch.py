@@ -25,9 +25,10 @@ GAP_MS: Final = 4000
 ARRIVAL_MS: Final = 1000
 #: Time that a crawl process has to see that its task has ended (s).
 ENDED_S: Final = 2.0
-#: Time to close spiders in, when a task does not say (``VSCRAPY_CLOSE_TIMEOUT``), and when its sender is lost (s).
+#: Time to close spiders in, when a task does not say (``VSCRAPY_CLOSE_TIMEOUT``) (s).
 CLOSE_TIMEOUT_S: Final = 180.0
-LOST_CLOSE_TIMEOUT_S: Final = 10.0
+#: The same when its sender is lost: nobody waits for slow pages in flight, and all is over 5 s after the sender (s).
+LOST_CLOSE_TIMEOUT_S: Final = 1.0
 
 #: Time without a follower after which a task counts as not followed (ms): who loses its connection comes back.
 UNFOLLOWED_MS: Final = 2500

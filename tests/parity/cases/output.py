@@ -360,11 +360,6 @@ _PIPELINES: Final = """
             return item
 
 
-    class Unnumbered:
-        def process_item(self, item, spider):
-            return {**item, "number": 0}
-
-
     class Once:
         def __init__(self):
             self.seen = set()
@@ -403,7 +398,9 @@ _PIPELINES: Final = """
 """
 
 
-def _piped(name: str, shows: str, *pipelines: str, placed: str = "home", **options: object) -> Case:
+def _piped(
+    name: str, shows: str, *pipelines: str, placed: str = "home", item: str = _DICT, **options: object
+) -> Case:
     """A case with pipelines."""
     settings = "ITEM_PIPELINES = {%s}\n" % ", ".join(  # noqa: UP031 - braces
         f'"shop.pipelines.{pipeline}": {order}' for order, pipeline in enumerate(pipelines)
@@ -412,7 +409,7 @@ def _piped(name: str, shows: str, *pipelines: str, placed: str = "home", **optio
         name=name,
         group="output",
         shows=shows,
-        source=_forty(),
+        source=_forty(item=item),
         settings=settings + ('VSCRAPY_PIPELINES = "worker"\n' if placed == "worker" else ""),
         files={"shop/pipelines.py": _PIPELINES},
         loggers=("shop",),
@@ -425,9 +422,9 @@ _PIPELINES_AND_FILES: Final = [
     _piped(
         "pipelines-drop-duplicates",
         "a pipeline that drops what it holds in `self` already",
-        "Unnumbered",  # which of two comes first is not told by the drop's message, nor by the feed
         "Once",
         "Lines",
+        item='yield {"name": f"name-{number % 7}"}',  # equal ones, as which of two comes first is not promised
         is_fast=True,
     ),
     _piped("pipelines-async", "`async def process_item`, before and behind others", "Later", "Counting", "Lines"),
