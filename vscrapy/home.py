@@ -31,7 +31,7 @@ from twisted.internet.defer import Deferred
 from vscrapy.errors import NotVerified
 from vscrapy.internals import HANDLERS_LOGGER, EngineHooks, flush_feeds, start_itemproc, thread_caller
 from vscrapy.politeness import Channel, Politeness
-from vscrapy.stats import take_rates
+from vscrapy.stats import put_all, take_rates
 from vscrapy.store.streams import ItemsEntry
 from vscrapy.wire import decode_items
 
@@ -317,8 +317,11 @@ class Home:
         """The task has ended: when all items are through, take its stats and close."""
 
         def close() -> None:
-            self._take_stats(stats)
             assert self._hooks is not None
+            try:
+                self._take_stats(stats)
+            except Exception:  # a project's own collector; the crawl ends all the same
+                logger.exception("vscrapy: the task's stats could not be taken")
             self._hooks.close(reason)
 
         def begin() -> None:
@@ -343,7 +346,7 @@ class Home:
         if merged.get("item_scraped_count") == 0:
             del merged["item_scraped_count"]
         take_rates(merged)  # pipelines here drop items, and download
-        collector.set_stats(merged)
+        put_all(collector, merged)
 
 
 class HomeScheduler(BaseScheduler):

@@ -125,3 +125,17 @@ def take_rates(stats: dict[str, Any]) -> None:
         number = stats.get(count, 0)
         if name in stats and _is_number(number):
             stats[name] = number / minutes if minutes else None
+
+
+def put_all(collector: Any, stats: Mapping[str, Any]) -> None:
+    """
+    Let a stats collector hold *stats* in the place of its own.
+
+    Args:
+        collector: One of a project's own has what Scrapy calls, so ``set_value``, but maybe no ``set_stats``.
+    """
+    if hasattr(collector, "set_stats"):
+        collector.set_stats(dict(stats))
+    else:
+        for name, value in stats.items():
+            collector.set_value(name, value)

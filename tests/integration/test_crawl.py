@@ -665,6 +665,27 @@ def test_stats_class_of_the_spider_counts(cluster: Machine, site: Site, tmp_path
     assert dumped_stats(finished)["counted"] == 50
 
 
+def test_stats_class_that_raises_in_the_end_keeps_no_task_from_ending(
+    cluster: Machine, site: Site, tmp_path: Path
+) -> None:
+    """What is wrong with the project's own class is logged."""
+    spiders = textwrap.dedent(SHOP) + textwrap.dedent(
+        """
+        class Fixed(Counted):
+            def set_stats(self, stats, spider=None):
+                raise NotImplementedError("count, please")
+
+
+        class FewFixed(Few):
+            name = "few-fixed"
+            custom_settings = {"STATS_CLASS": Fixed}
+        """
+    )
+    finished = run(cluster, write_project(tmp_path / "project", spiders), site, "few-fixed")
+    assert finished.exit_code == 0
+    assert "NotImplementedError: count, please" in finished.stderr
+
+
 @pytest.mark.parametrize(
     ("spider", "options"),
     [

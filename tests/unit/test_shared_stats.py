@@ -36,6 +36,9 @@ class Strange:
     def get_value(self, key: str, default: Any = None) -> Any:
         return self.kept.get(key, default)
 
+    def set_value(self, key: str, value: Any) -> None:
+        self.kept[key] = value
+
     def inc_value(self, key: str, count: int = 1, start: int = 0) -> None:
         self.kept[key] = self.kept.setdefault(key, start) + count
 
@@ -109,3 +112,15 @@ def test_a_collector_that_keeps_nothing_notes_nothing() -> None:
 def test_class_goes_by_its_own_name(base: type) -> None:
     """In Scrapy's warnings and dumps."""
     assert (shared(base).__module__, shared(base).__qualname__) == (base.__module__, base.__qualname__)
+
+
+@pytest.mark.parametrize("base", [StatsCollector, MemoryStatsCollector, Strange])
+def test_whole_tasks_stats_are_shown_and_do_not_travel(base: type) -> None:
+    """In the end a process holds those of the task, whether or not its collector can have all set at once."""
+    stats = make(base)
+    stats.inc_value("pages")
+    stats.take()
+    stats.show({"pages": 30, "items": 4})
+    assert (stats.get_value("pages"), stats.get_value("items")) == (30, 4)
+    delta, values = stats.take()
+    assert (delta.added, values) == ({}, "")

@@ -328,10 +328,14 @@ class Scheduler(BaseScheduler):
             self._ask()
 
     def _on_session_closed(self, stats: dict[str, Any] | None) -> None:
-        if stats is not None:  # what runs at the end, on each process, sees those of the whole task
-            self._stats.show(stats)
         assert self._closed is not None
-        self._closed.callback(None)
+        try:
+            if stats is not None:  # what runs at the end, on each process, sees those of the whole task
+                self._stats.show(stats)
+        except Exception:  # noqa: BLE001 - a project's own collector; the engine logs what it was, and closes the spider
+            self._closed.errback()
+        else:
+            self._closed.callback(None)
 
     # What the engine hooks and signals call.
 

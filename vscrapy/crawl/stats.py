@@ -14,7 +14,7 @@ from typing import Any
 
 from scrapy.statscollectors import StatsCollector
 
-from vscrapy.stats import TIMES, encode_values
+from vscrapy.stats import TIMES, encode_values, put_all
 from vscrapy.store.frontier import StatsDelta
 
 
@@ -111,7 +111,7 @@ class Noted:
     def show(self, stats: dict[str, Any]) -> None:
         """Hold these from now on: the whole task's. What was set here and travels only as text stays as it is."""
         mine = {name: value for name, value in self._set.items() if stats.get(name) == repr(value)}
-        super().set_stats(stats | mine)  # type: ignore[misc]
+        put_all(super(), stats | mine)
 
     def shift(self, seconds: float) -> None:
         """Let the crawl's begin and end travel by another clock than this machine's, which is so much ahead."""
