@@ -36,8 +36,6 @@ SUSPENDED_TTL_S: Final = 30 * 24 * 3600
 BLOB_TTL_S: Final = 7 * 24 * 3600
 #: Life of a worker's record after its last heartbeat (seconds).
 WORKER_TTL_S: Final = 24 * 3600
-#: Number of sets that a task's seen fingerprints are spread over: small sets of integers stay compact.
-SEEN_BUCKETS: Final = 4096
 
 
 def worker(name: str) -> str:
@@ -175,4 +173,6 @@ def followers(taskid: int) -> str:
 #   <prefix>closing           HASH name -> number: what the task counts, not as a stat (for CLOSESPIDER_*)
 #   <prefix>suspects          LIST of "SLOT LF QUEUE LF payload": in hand when their process died; they run alone
 #   <prefix>deaths            HASH SHA-1 of such a payload -> how many processes have died with it in hand
-#   <prefix>seen:BUCKET       SET of integers: 64 bits of each fingerprint seen; 0 <= BUCKET < SEEN_BUCKETS
+#   <prefix>seen:PLACE        SET of integers: 64 bits of each fingerprint seen; 0 <= PLACE < 4096
+#   <prefix>wide:PLACE        SET of integers: the same, of those that came when the first sets were nearly full;
+#                             0 <= PLACE < 65536

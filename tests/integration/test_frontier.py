@@ -11,7 +11,7 @@ from vscrapy.errors import Fenced, StoreRefused, TaskGone
 from vscrapy.model import Endpoint
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
-from vscrapy.store.frontier import HOME, MOST_CRASHES, Closing, Limits, Result, StatsDelta, leave, share
+from vscrapy.store.frontier import HOME, MOST_CRASHES, Closing, Limits, NewRequest, Result, StatsDelta, leave, share
 from vscrapy.store.streams import EndRecord, Streams
 from vscrapy.store.tasks import Tasks
 
@@ -186,6 +186,28 @@ def test_request_that_was_seen_is_told_by_its_index_over_all_results(store: Stor
 def test_equal_requests_without_a_filter_are_two(store: Store, taskid: int) -> None:
     """Two equal requests with dont_filter are two requests."""
     assert running(store, taskid).feed(request("x"), request("x")).queued == 2
+
+
+def test_what_was_seen_stays_so_when_the_first_sets_are_full(store: Store, taskid: int) -> None:
+    """What comes after that stands elsewhere; requests that stay on their process are held against both, too."""
+    process = running(store, taskid)
+    process.feed(*(request(f"{n}", seen=(n * 6000, "7")) for n in range(10)))
+    assert store.client.hget(keys.task(taskid), "seen") == b"10"
+    store.client.hset(keys.task(taskid), "seen", 1_600_000)
+    again = process.feed(*(request(f"{n}", seen=(n * 6000, "7")) for n in range(10)))
+    assert again.duplicates == list(range(10))
+    places = [*(n * 6000 + 4096 for n in range(10)), 65535]  # of the first ten, those of the same first sets
+    assert process.feed(*(request(f"{place}", seen=(place, "8")) for place in places)).duplicates == []
+    assert process.feed(*(request(f"{place}", seen=(place, "8")) for place in places)).duplicates == list(range(11))
+    claims = [NewRequest.claim(f"{place}:{member}", (place, member)) for place in (0, 65535) for member in ("7", "8")]
+    assert process.commit(Result("feed", requests=claims)).duplicates == [0, 3]
+    process.commit(Result("feed", requests=[claim.settled for claim in claims[1:3]]))
+    settled = [request("x", seen=(0, "8")), request("y", seen=(65535, "7"))]
+    assert process.feed(*settled).duplicates == [0, 1]
+    assert store.client.hget(keys.task(taskid), "seen") == b"1600013"
+    Tasks(store).stop(taskid, reason="finished", mode=StopMode.GRACEFUL)
+    assert process.leave("left") is TaskState.FINISHED
+    assert not [key for key in store.client.keys(f"{keys.prefix(taskid)}*") if b"seen" in key or b"wide" in key]
 
 
 # --- commits --------------------------------------------------------------------------------------------------------

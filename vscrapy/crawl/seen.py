@@ -9,7 +9,6 @@ from scrapy.dupefilters import BaseDupeFilter
 from scrapy.utils.misc import build_from_crawler, load_object
 
 from vscrapy.internals import counts_as_scrapy, decides_alone
-from vscrapy.keys import SEEN_BUCKETS
 from vscrapy.wire import fingerprint_place
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Seen:
         if request.dont_filter or not self._is_shared:
             return None
         fingerprint = bytes.fromhex(self.filter.request_fingerprint(request))
-        return fingerprint_place(fingerprint, SEEN_BUCKETS)
+        return fingerprint_place(fingerprint)
 
     def is_duplicate(self, request: Request, place: tuple[int, str] | None) -> bool:
         """Is it known here, without asking, that the request was seen? Otherwise Redis decides."""

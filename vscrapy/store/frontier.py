@@ -392,8 +392,8 @@ def _shares(flat: Sequence[Any]) -> dict[str, int]:
 def _result_args(result: Result) -> Iterable[Any]:
     yield from (result.what, result.id, result.items, result.n_items, len(result.requests))
     for request in result.requests:
-        bucket, member = request.seen if request.seen else (0, "")
-        yield from (request.slot, request.queue, bucket, member, request.payload)
+        place, member = request.seen if request.seen else (0, "")
+        yield from (request.slot, request.queue, place, member, request.payload)
 
 
 def leave(store: Store, taskid: int, process: str, *, how: str, failure: bytes = b"") -> TaskState | None:
@@ -412,7 +412,7 @@ def leave(store: Store, taskid: int, process: str, *, how: str, failure: bytes =
         "leave",
         [keys.task(taskid), keys.processes(taskid), keys.leases(taskid, process)],
         [
-            *(keys.prefix(taskid), process, how, MOST_CRASHES, keys.FINISHED_TTL_S, keys.SEEN_BUCKETS),
+            *(keys.prefix(taskid), process, how, MOST_CRASHES, keys.FINISHED_TTL_S),
             *(STARVED_PAUSE_MS, MOST_FEED_TRIES, FEED_WAIT_MS, failure, MOST_DEATHS, MOST_FAILURES),
         ],
     )

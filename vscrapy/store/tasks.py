@@ -311,7 +311,7 @@ class Tasks:
                 "stop",
                 [keys.task(taskid)],
                 [
-                    *(keys.prefix(taskid), reason, mode.value, keys.FINISHED_TTL_S, keys.SEEN_BUCKETS),
+                    *(keys.prefix(taskid), reason, mode.value, keys.FINISHED_TTL_S),
                     1 if reason == Reason.SENDER_LOST else 0,
                     int(if_idle),
                 ],

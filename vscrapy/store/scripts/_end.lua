@@ -49,7 +49,7 @@ end
 
 -- The last process has left (or there never was one): free the frontier; then home writes the feeds, or the task
 -- has ended; or keep all of it. Returns the state.
-local function end_task(task_key, prefix, ttl_s, buckets)
+local function end_task(task_key, prefix, ttl_s)
     if is_to_be_kept(task_key) then
         return suspend_task(task_key, prefix)
     end
@@ -61,9 +61,7 @@ local function end_task(task_key, prefix, ttl_s, buckets)
         redis.call('UNLINK', prefix .. 'queues:' .. slot, prefix .. 'holders:' .. slot, prefix .. 'held:' .. slot,
             prefix .. 'waiters:' .. slot)
     end
-    for bucket = 0, buckets - 1 do
-        redis.call('UNLINK', prefix .. 'seen:' .. bucket)
-    end
+    forget_seen(task_key, prefix)
     redis.call('UNLINK', prefix .. 'ready', prefix .. 'active', prefix .. 'slots', prefix .. 'processes',
         prefix .. 'facts', prefix .. 'fact_versions', prefix .. 'limits', prefix .. 'contended',
         prefix .. 'starved', prefix .. 'released', prefix .. 'locals', prefix .. 'closing',

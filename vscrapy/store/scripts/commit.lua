@@ -38,8 +38,8 @@
 --            lease id, or the count of start outputs
 --            signed batch of items, or ''
 --            number of items in it
---            number of requests; then for each: slot, queue, seen bucket, seen member or '' (no filter),
---            payload; an empty payload is a request that stays on its process: slot is then the name of its
+--            number of requests; then for each: slot, queue, place among the seen sets, seen member or '' (no
+--            filter), payload; an empty payload is a request that stays on its process: slot is then the name of its
 --            claim, queue 'claim' (it begins) or 'settled' (it is done)
 -- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases, version, facts,
 --          shares, is start() lost?, counts, held, suspect}
@@ -56,6 +56,7 @@
 -- include: polite
 -- include: need
 -- include: suspects
+-- include: seen
 
 -- 0: the crawl goes on; 1: it is held, for too many items wait to be fetched; 2: and this process is to say so.
 local function find_held_state(task_key, process)
@@ -85,20 +86,19 @@ end
 
 -- A request that stays on its process: seen only when it is done, so that a process that dies leaves no page out.
 -- Returns false when it is a duplicate.
-local function settle_local(locals, claim, queue, seen, member, process)
-    if queue == 'settled' then
-        redis.call('HDEL', locals, claim)
-        if member ~= '' then
-            redis.call('SADD', seen, member)
-        end
-        return true
-    end
-    local owner = redis.call('HGET', locals, claim)
-    if (owner and owner ~= process) or (member ~= '' and redis.call('SISMEMBER', seen, member) == 1) then
+local function claim_local(prefix, is_full, claim, place, member, process)
+    local owner = redis.call('HGET', prefix .. 'locals', claim)
+    if (owner and owner ~= process) or (member ~= '' and was_seen(prefix, is_full, place, member)) then
         return false
     end
-    redis.call('HSET', locals, claim, process)
+    redis.call('HSET', prefix .. 'locals', claim, process)
     return true
+end
+
+-- It is done. Returns true when it was not seen before.
+local function settle_local(prefix, is_full, claim, place, member)
+    redis.call('HDEL', prefix .. 'locals', claim)
+    return member ~= '' and see(prefix, is_full, place, member)
 end
 
 -- A worker has done so much more.
@@ -211,6 +211,7 @@ else
     local held_of = {}
     -- What the scheduler counts: here, for a process that dies after this could not tell it any more.
     local enqueued, filtered = 0, 0
+    local is_full, n_seen = is_seen_full(task_key), 0
     local has_started, is_cleared = false, false
     local results = tonumber(ARGV[at])
     at = at + 1
@@ -224,17 +225,24 @@ else
             items = items + n_items
         end
         for _ = 1, n_requests do
-            local slot, queue, bucket, member, payload =
+            local slot, queue, place, member, payload =
                 ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
             at = at + 5
+            local is_new = true
             if payload == '' then
-                if not settle_local(prefix .. 'locals', slot, queue, prefix .. 'seen:' .. bucket, member, process) then
-                    duplicates[#duplicates + 1] = index
+                if queue == 'settled' then
+                    n_seen = n_seen + (settle_local(prefix, is_full, slot, place, member) and 1 or 0)
+                else
+                    is_new = claim_local(prefix, is_full, slot, place, member, process)
                 end
-            elseif member ~= '' and redis.call('SADD', prefix .. 'seen:' .. bucket, member) == 0 then
+            elseif member ~= '' then
+                is_new = see(prefix, is_full, place, member)
+                filtered = filtered + (is_new and 0 or 1)
+                n_seen = n_seen + (is_new and 1 or 0)
+            end
+            if not is_new then
                 duplicates[#duplicates + 1] = index
-                filtered = filtered + 1
-            else
+            elseif payload ~= '' then
                 enqueued = enqueued + 1
                 local name = slot .. '\n' .. queue
                 if not groups[name] then
@@ -280,6 +288,7 @@ else
             redis.call('HSET', task_key, 'start', 'done', 'start_owner', '')
         end
     end
+    count_seen(task_key, n_seen)
     for name, number in pairs({['scheduler/enqueued'] = enqueued, ['scheduler/enqueued/memory'] = enqueued,
         ['dupefilter/filtered'] = ARGV[7] == '1' and filtered or 0}) do
         if number > 0 then

@@ -12,16 +12,16 @@
 -- ARGV[4]  crashes in a row without one finished request that end the task; counted are those of processes that came
 --          after the last one
 -- ARGV[5]  life of what is kept (s)
--- ARGV[6]  number of seen buckets
--- ARGV[7]  time that the task does not grow after a process that found nothing to do has left (ms)
--- ARGV[8]  how often the feeds are tried
--- ARGV[9]  wait after the first try that was no crash (ms); it doubles with each
--- ARGV[10] signed failure, for a request that is given up; '': nobody knows what the process died of
--- ARGV[11] how often processes die with a request in hand until it is given up
--- ARGV[12] failed requests kept at most
+-- ARGV[6]  time that the task does not grow after a process that found nothing to do has left (ms)
+-- ARGV[7]  how often the feeds are tried
+-- ARGV[8]  wait after the first try that was no crash (ms); it doubles with each
+-- ARGV[9]  signed failure, for a request that is given up; '': nobody knows what the process died of
+-- ARGV[10] how often processes die with a request in hand until it is given up
+-- ARGV[11] failed requests kept at most
 -- Returns {left, state}: left is 1 when the process was in the task.
 -- include: queues
 -- include: polite
+-- include: seen
 -- include: end
 -- include: suspects
 local task_key, prefix, process, how = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
@@ -46,7 +46,7 @@ for _, slot in ipairs(redis.call('SMEMBERS', prefix .. 'contended')) do
     stop_waiting(prefix, slot, process)
 end
 if redis.call('SREM', prefix .. 'starved', process) == 1 then
-    redis.call('HSET', task_key, 'grow_after_ms', string.format('%d', now_ms + ARGV[7]))
+    redis.call('HSET', task_key, 'grow_after_ms', string.format('%d', now_ms + ARGV[6]))
 end
 local locals = redis.call('HGETALL', prefix .. 'locals')
 for at = 1, #locals, 2 do
@@ -65,12 +65,12 @@ for _, id in ipairs(ids) do
     local slot, queue, payload = parts(values[id])
     count_active(prefix, slot, -1)
     count_held(limits, prefix, slot, process, -1, now_ms)
-    if how == 'crashed' and ARGV[10] ~= '' then
-        if count_death(prefix, payload) < tonumber(ARGV[11]) then
+    if how == 'crashed' and ARGV[9] ~= '' then
+        if count_death(prefix, payload) < tonumber(ARGV[10]) then
             suspect(prefix, task_key, values[id])
         else
             clear(prefix, payload)
-            add_failure(prefix .. 'failures', task_key, values[id], ARGV[10], '')
+            add_failure(prefix .. 'failures', task_key, values[id], ARGV[9], '')
             given_up = given_up + 1
         end
     elseif record.suspect == tostring(id) then
@@ -85,7 +85,7 @@ if #ids > 0 then -- Redis 7.0 writes -0 as '-0', and HINCRBY does not take it.
     redis.call('HINCRBY', task_key, 'leased', -#ids)
 end
 if given_up > 0 then
-    trim_failures(prefix .. 'failures', task_key, ARGV[12])
+    trim_failures(prefix .. 'failures', task_key, ARGV[11])
     redis.call('HINCRBY', prefix .. 'stats', 'vscrapy/requests_given_up', given_up)
     redis.call('HSET', task_key, 'crashes', 0)
 end
@@ -115,12 +115,12 @@ if state == 'running' or state == 'paused' then
     end
 end
 if state == 'stopping' and processes == 0 then
-    state = end_task(task_key, prefix, ARGV[5], ARGV[6])
+    state = end_task(task_key, prefix, ARGV[5])
 elseif state == 'storing' then
     local feeds = redis.call('HMGET', task_key, 'feeds', 'feeds_tries', 'stop_mode')
     local tries = tonumber(feeds[2])
-    if feeds[1] ~= 'written' and feeds[3] ~= 'forced' and tries < tonumber(ARGV[8]) then
-        local wait_ms = how == 'crashed' and 0 or ARGV[9] * 2 ^ (tries - 1)
+    if feeds[1] ~= 'written' and feeds[3] ~= 'forced' and tries < tonumber(ARGV[7]) then
+        local wait_ms = how == 'crashed' and 0 or ARGV[8] * 2 ^ (tries - 1)
         redis.call('HSET', task_key, 'feeds', 'waiting', 'feeds_after_ms', string.format('%d', now_ms + wait_ms))
     else
         if feeds[1] ~= 'written' then
