@@ -34,11 +34,18 @@ end
 
 -- Forget all.
 local function forget_seen(task_key, prefix)
-    for place = 0, SEEN_SETS - 1 do
-        redis.call('UNLINK', prefix .. 'seen:' .. place)
+    local function forget(name, n)
+        for from = 0, n - 1, 512 do
+            local keys = {}
+            for place = from, from + 511 do
+                keys[#keys + 1] = prefix .. name .. place
+            end
+            redis.call('UNLINK', unpack(keys))
+        end
     end
-    for place = 0, is_seen_full(task_key) and WIDE_SETS - 1 or -1 do
-        redis.call('UNLINK', prefix .. 'wide:' .. place)
+    forget('seen:', SEEN_SETS)
+    if is_seen_full(task_key) then
+        forget('wide:', WIDE_SETS)
     end
     redis.call('HDEL', task_key, 'seen')
 end
