@@ -18,9 +18,10 @@ _WARNING: Final = re.compile(r"\S+:\d+: \w*Warning: ")
 _PLACE: Final = re.compile(r"^\S+:\d+: (\w*Warning: .*)\n  .*$", re.DOTALL)
 #: The address of an object, as ``repr`` shows it.
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
-#: Says once, of the first page that has any, which keys of meta are copied: which page that is, is a matter of order.
+#: Says once, of the first page that has any, which keys of meta are copied, and from where to where: which page that
+#: is, is a matter of order.
 _COPIES: Final = "scrapy.spidermiddlewares.metacopy"
-_LIST: Final = re.compile(r"\[.*?\]")
+_COPY: Final = re.compile(r"\[.*?\]|<.*?>")
 #: What vscrapy says beside the log: which task it is, and so on.
 _OURS: Final = "vscrapy: "
 
@@ -61,7 +62,7 @@ def _record(lines: Sequence[str], project: str) -> Record:
     if found["logger"] == "py.warnings":
         text = _PLACE.sub(r"\1", text)
     if found["logger"] == _COPIES:
-        text = _LIST.sub("[...]", text)
+        text = _COPY.sub("...", text)
     return Record(found["logger"], getattr(logging, found["level"], 0), text)
 
 
