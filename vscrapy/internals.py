@@ -150,8 +150,17 @@ class EngineHooks:
             process_output_async = scraper._process_spidermw_output_async
 
             async def process_async(output: Any, response: Any) -> None:
-                with self._under(response):
+                # Once for each output: no context manager, and nothing to do where the context is kept.
+                request = getattr(response, "request", None)
+                before = ORIGIN.get()
+                if request is None or request is before or not self._knows(request):
                     await process_output_async(output, response)
+                    return
+                ORIGIN.set(request)
+                try:
+                    await process_output_async(output, response)
+                finally:
+                    ORIGIN.set(before)
 
             scraper._process_spidermw_output_async = process_async
         scraper._process_spidermw_output = process

@@ -272,6 +272,15 @@ class ServerKilled(ServerFault):
 
     name = "Redis killed and restarted"
 
+    def inject(self) -> str | None:
+        """Not while the sender could not come back."""
+        if not self.stage.take_sender():
+            return None
+        words = super().inject()
+        if words is None:
+            self.stage.leave_sender()
+        return words
+
     def do(self) -> str:
         """Kill it."""
         self.stage.server.kill()
@@ -284,6 +293,7 @@ class ServerKilled(ServerFault):
     def undo(self) -> None:
         """Start it again."""
         self.stage.server.start()
+        self.stage.leave_sender()
 
 
 class ServerSuspended(ServerFault):
@@ -364,6 +374,8 @@ class NetworkFault(Fault):
         proxies = sorted(self.stage.proxies)
         everybody = [[name] for name in proxies]
         self.names = self.chance.choice([*everybody, proxies] if proxies else [[]])
+        if "sender" in self.names and not self.stage.take_sender():
+            self.names = [name for name in self.names if name != "sender"]
         if not self.names:
             return None
         for name in self.names:
@@ -373,6 +385,16 @@ class NetworkFault(Fault):
     def do(self, name: str) -> None:
         """Do it to one way."""
         raise NotImplementedError
+
+    def heal(self) -> None:
+        """Undo it to all."""
+        for name in self.names:
+            self.undo(name)
+        if "sender" in self.names:
+            self.stage.leave_sender()
+
+    def undo(self, name: str) -> None:
+        """Undo it to one way, as far as there is something to undo."""
 
 
 class ConnectionReset(NetworkFault):
@@ -398,10 +420,9 @@ class NetworkSilent(NetworkFault):
         """For three, or twelve, or thirty seconds."""
         self.stage.hold(self.chance.choice((3, 12, 30)))
 
-    def heal(self) -> None:
+    def undo(self, name: str) -> None:
         """Let everything through."""
-        for name in self.names:
-            self.stage.proxies[name].pass_on()
+        self.stage.proxies[name].pass_on()
 
 
 class NetworkSilentThenReset(NetworkSilent):
@@ -409,11 +430,10 @@ class NetworkSilentThenReset(NetworkSilent):
 
     name = "network silent, then reset"
 
-    def heal(self) -> None:
+    def undo(self, name: str) -> None:
         """Reset, and let everything through."""
-        for name in self.names:
-            self.stage.proxies[name].reset()
-            self.stage.proxies[name].pass_on()
+        self.stage.proxies[name].reset()
+        self.stage.proxies[name].pass_on()
 
 
 class NetworkSlow(NetworkFault):
@@ -429,10 +449,9 @@ class NetworkSlow(NetworkFault):
         """For up to ten seconds."""
         self.stage.hold(self.chance.uniform(1, 10))
 
-    def heal(self) -> None:
+    def undo(self, name: str) -> None:
         """Be as fast as before."""
-        for name in self.names:
-            self.stage.proxies[name].delay(0)
+        self.stage.proxies[name].delay(0)
 
 
 # --- the sender
@@ -447,10 +466,14 @@ class SenderSuspended(Fault):
 
     def inject(self) -> str | None:
         """Stop it."""
-        assert self.stage.sender is not None
+        if not self.stage.take_sender():
+            return None
         self.pids = self.chosen()
+        if not self.pids:
+            self.stage.leave_sender()
+            return None
         signal_all(self.pids, signal.SIGSTOP)
-        return f"{len(self.pids)} processes" if self.pids else None
+        return f"{len(self.pids)} processes"
 
     def chosen(self) -> list[int]:
         """The sender."""
@@ -465,6 +488,7 @@ class SenderSuspended(Fault):
     def heal(self) -> None:
         """Let it go on."""
         signal_all(self.pids, signal.SIGCONT)
+        self.stage.leave_sender()
 
 
 class SlowTerminal(SenderSuspended):

@@ -7,6 +7,7 @@ What the faults act upon. Its own view of the store never goes through what a fa
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -33,6 +34,8 @@ from vscrapy.store.tasks import TaskRecord, Tasks
 
 #: Time that everything has to be gone after a task's end (seconds).
 LEFT_S: Final = 15.0
+#: Time in which a sender gets over what was done to it (seconds).
+SENDER_WELL_S: Final = 5.0
 #: Size of the disk of a worker whose disk can be full.
 DISK_BYTES: Final = 4 * 1024 * 1024
 #: Put on the PYTHONPATH of a worker whose clock is wrong.
@@ -171,6 +174,8 @@ class Stage:
         #: Held by who chooses a target; and by who has the server in hand.
         self.choosing = threading.Lock()
         self.server_in_hand = threading.Lock()
+        #: When the sender has got over what was done to it last; never, while it is in hand (monotonic, s).
+        self._sender_well_s = 0.0
         #: What happened, with the time since the beginning.
         self.story: list[str] = []
         self._began_s = time.monotonic()
@@ -240,6 +245,24 @@ class Stage:
     def live_workers(self) -> list[Worker]:
         """Workers that run and that no fault has in hand."""
         return [worker for worker in self.workers if not (worker.is_gone or worker.is_busy)]
+
+    def take_sender(self) -> bool:
+        """
+        Take the sender in hand; False: another fault has it, or it has not got over that yet.
+
+        Whose connections have been closed, and who does not come back within 2.5 s, is gone: that is promised, and
+        what two faults together look like, such as a reset and silence after it.
+        """
+        with self.choosing:
+            if time.monotonic() < self._sender_well_s:
+                return False
+            self._sender_well_s = math.inf
+            return True
+
+    def leave_sender(self) -> None:
+        """Let the sender get over it."""
+        with self.choosing:
+            self._sender_well_s = time.monotonic() + SENDER_WELL_S
 
     def crawl(self) -> None:
         """Send the task."""

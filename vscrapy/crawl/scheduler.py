@@ -189,8 +189,8 @@ class Scheduler(BaseScheduler):
 
     def enqueue_request(self, request: Request) -> bool:
         """Put a request under the one that it came of; False when it is known to be a duplicate."""
-        place = self._seen.place(request)
-        if self._seen.is_duplicate(request, place):
+        fingerprint = self._seen.fingerprint(request)
+        if self._seen.is_duplicate(request, fingerprint):
             self._seen.log(request)
             return False
         self._is_task_idle = False
@@ -198,10 +198,10 @@ class Scheduler(BaseScheduler):
         try:
             payload = encode_request(request, self._spider, self.place.key)
         except ValueError as error:
-            return self._keep_local(request, origin, place, error)
+            return self._keep_local(request, origin, fingerprint, error)
         if self._originals is not None:
             self._originals.keep(payload, request)
-        new = NewRequest(self._slot(request), self._queue(request), payload, place)
+        new = NewRequest(self._slot(request), self._queue(request), payload, self._seen.place(fingerprint))
         if origin is None:
             self._put([Result("feed", requests=[new])], [[request]])
             return True
@@ -426,7 +426,7 @@ class Scheduler(BaseScheduler):
             return None
 
     def _keep_local(
-        self, request: Request, origin: Origin | None, place: tuple[int, str] | None, error: ValueError
+        self, request: Request, origin: Origin | None, fingerprint: str | None, error: ValueError
     ) -> bool:
         """Do a request on this process, if no other has it or had it; False: this one has, or had."""
         if not self._is_local_told:
@@ -437,7 +437,8 @@ class Scheduler(BaseScheduler):
                 request,
                 error,
             )
-        self._seen.forget(place)
+        self._seen.forget(fingerprint)
+        place = self._seen.place(fingerprint)
         if place is None:
             self._n_claims += 1
             name = f"{self.place.process} {self._n_claims}"

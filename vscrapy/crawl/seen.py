@@ -36,7 +36,7 @@ class Seen:
         cls = load_object(crawler.settings["DUPEFILTER_CLASS"])
         self.filter: Any = build_from_crawler(cls, crawler)
         self._crawler = crawler
-        self._remembered: set[tuple[int, str]] = set()
+        self._remembered: set[str] = set()
         self._is_off = cls is BaseDupeFilter
         is_alone = decides_alone(crawler.settings)
         self._is_shared = not (self._is_off or is_alone)
@@ -51,28 +51,32 @@ class Seen:
         """Does Redis count what it filters? If not, the project's filter counts in a way of its own."""
         return self._is_shared and counts_as_scrapy(self.filter)
 
-    def place(self, request: Request) -> tuple[int, str] | None:
-        """Where the request's fingerprint stands on Redis; None: it is not filtered there."""
+    def fingerprint(self, request: Request) -> str | None:
+        """The request's fingerprint (hexadecimal digits); None: it is not filtered on Redis."""
         if request.dont_filter or not self._is_shared:
             return None
-        fingerprint = bytes.fromhex(self.filter.request_fingerprint(request))
-        return fingerprint_place(fingerprint)
+        fingerprint: str = self.filter.request_fingerprint(request)
+        return fingerprint
 
-    def is_duplicate(self, request: Request, place: tuple[int, str] | None) -> bool:
+    def is_duplicate(self, request: Request, fingerprint: str | None) -> bool:
         """Is it known here, without asking, that the request was seen? Otherwise Redis decides."""
-        if place is None:
+        if fingerprint is None:
             return not (request.dont_filter or self._is_off) and bool(self.filter.request_seen(request))
-        if place in self._remembered:
+        if fingerprint in self._remembered:
             return True
         if len(self._remembered) >= REMEMBERED:
             self._remembered.clear()
-        self._remembered.add(place)
+        self._remembered.add(fingerprint)
         return False
 
-    def forget(self, place: tuple[int, str] | None) -> None:
+    def place(self, fingerprint: str | None) -> tuple[int, str] | None:
+        """Where a fingerprint stands on Redis."""
+        return None if fingerprint is None else fingerprint_place(bytes.fromhex(fingerprint))
+
+    def forget(self, fingerprint: str | None) -> None:
         """Ask Redis again: the request stays on this process, and counts as seen only when it is done."""
-        if place is not None:
-            self._remembered.discard(place)
+        if fingerprint is not None:
+            self._remembered.discard(fingerprint)
 
     def log(self, request: Request) -> None:
         """Log and count a filtered request, as the project's filter does."""

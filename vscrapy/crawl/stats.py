@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +20,34 @@ from vscrapy.store.frontier import StatsDelta
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """What has changed since the last commit."""
+
+    added: dict[str, int | float] = field(default_factory=dict)
+    raised: dict[str, int | float] = field(default_factory=dict)
+    lowered: dict[str, int | float] = field(default_factory=dict)
+    set: dict[str, Any] = field(default_factory=dict)
+    is_set_dirty: bool = False
+    shift: timedelta = timedelta()
+    #: Where counts are noted: what gives the notes of the request at work, if there is one; and a place that holds
+    #: whatever it says.
+    notes_at_work: Callable[[], dict[str, int | float] | None] = lambda: None
+    notes_held: dict[str, int | float] | None = None
+
+    def notes(self) -> dict[str, int | float]:
+        """Where a count is noted now."""
+        notes = self.notes_held if self.notes_held is not None else self.notes_at_work()
+        return self.added if notes is None else notes
+
+
+def _ledger(stats: Noted) -> _Ledger:
+    # Scrapy's collector looks each attribute up in two ways, which takes longer than to count.
+    found: _Ledger = object.__getattribute__(stats, "_ledger")
+    return found
 
 
 class Noted:
@@ -29,109 +57,110 @@ class Noted:
     A stat that is set stays "set" for this process; counting on it changes the set value.
     """
 
-    _added: dict[str, int | float]
-    _raised: dict[str, int | float]
-    _lowered: dict[str, int | float]
-    _set: dict[str, Any]
-    _is_set_dirty: bool
-    _shift: timedelta
-    #: Where counts are noted: what gives the notes of the request at work, if there is one; and a place that holds
-    #: whatever it says.
-    _notes_at_work: Callable[[], dict[str, int | float] | None]
-    _notes_held: dict[str, int | float] | None
+    _ledger: _Ledger
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Noted:
         """Make it able to note before any __init__ runs: a project's may set stats, or call no other."""
         made = super().__new__(cls)
-        made._added, made._raised, made._lowered, made._set = {}, {}, {}, {}
-        made._is_set_dirty = False
-        made._shift = timedelta()
-        made._notes_at_work, made._notes_held = lambda: None, None
+        made._ledger = _Ledger()
         return made
 
     def note_with(self, at_work: Callable[[], dict[str, int | float] | None]) -> None:
         """Note counts where *at_work* says from now on; where it gives None, they travel with the next commit."""
-        self._notes_at_work = at_work
+        _ledger(self).notes_at_work = at_work
 
     @contextmanager
     def noted_in(self, notes: dict[str, int | float] | None) -> Iterator[None]:
         """Note counts in *notes* meanwhile, whatever else is at work."""
-        before, self._notes_held = self._notes_held, notes
+        ledger = _ledger(self)
+        before, ledger.notes_held = ledger.notes_held, notes
         try:
             yield
         finally:
-            self._notes_held = before
-
-    def _notes(self) -> dict[str, int | float]:
-        notes = self._notes_held if self._notes_held is not None else self._notes_at_work()
-        return self._added if notes is None else notes
+            ledger.notes_held = before
 
     def inc_value(self, key: str, count: int = 1, start: int = 0, spider: Any = None) -> None:
         """Count, here and for the whole task."""
+        ledger = _ledger(self)
         is_first = bool(start) and super().get_value(key) is None  # type: ignore[misc]
         super().inc_value(key, count, start)  # type: ignore[misc]
-        if key in self._set or not _is_number(count):
+        if key in ledger.set or not _is_number(count):
             self._note(key)
         else:
-            notes = self._notes()
+            notes = ledger.notes()
             notes[key] = notes.get(key, 0) + count + (start if is_first else 0)
 
     def set_value(self, key: str, value: Any, spider: Any = None) -> None:
         """Set, for this process."""
         super().set_value(key, value)  # type: ignore[misc]
-        self._set[key] = value
-        self._is_set_dirty = True
+        ledger = _ledger(self)
+        ledger.set[key] = value
+        ledger.is_set_dirty = True
 
     def set_stats(self, stats: dict[str, Any], spider: Any = None) -> None:
         """Set all of them, for this process."""
         super().set_stats(stats)  # type: ignore[misc]
-        self._set = dict(stats)
-        self._is_set_dirty = True
+        ledger = _ledger(self)
+        ledger.set = dict(stats)
+        ledger.is_set_dirty = True
 
     def max_value(self, key: str, value: Any, spider: Any = None) -> None:
         """Raise, here and for the whole task."""
         super().max_value(key, value)  # type: ignore[misc]
-        if key in self._set or not _is_number(value):
+        ledger = _ledger(self)
+        if key in ledger.set or not _is_number(value):
             self._note(key)
         else:
-            self._raised[key] = max(self._raised.get(key, value), value)
+            ledger.raised[key] = max(ledger.raised.get(key, value), value)
 
     def min_value(self, key: str, value: Any, spider: Any = None) -> None:
         """Lower, here and for the whole task."""
         super().min_value(key, value)  # type: ignore[misc]
-        if key in self._set or not _is_number(value):
+        ledger = _ledger(self)
+        if key in ledger.set or not _is_number(value):
             self._note(key)
         else:
-            self._lowered[key] = min(self._lowered.get(key, value), value)
+            ledger.lowered[key] = min(ledger.lowered.get(key, value), value)
 
     def _note(self, key: str) -> None:
-        self._set[key] = super().get_value(key)  # type: ignore[misc]
-        self._is_set_dirty = True
+        ledger = _ledger(self)
+        ledger.set[key] = super().get_value(key)  # type: ignore[misc]
+        ledger.is_set_dirty = True
 
     def show(self, stats: dict[str, Any]) -> None:
         """Hold these from now on: the whole task's. What was set here and travels only as text stays as it is."""
-        mine = {name: value for name, value in self._set.items() if stats.get(name) == repr(value)}
+        mine = {name: value for name, value in _ledger(self).set.items() if stats.get(name) == repr(value)}
         put_all(super(), stats | mine)
 
     def shift(self, seconds: float) -> None:
         """Let the crawl's begin and end travel by another clock than this machine's, which is so much ahead."""
-        self._shift = timedelta(seconds=seconds)
+        _ledger(self).shift = timedelta(seconds=seconds)
 
     def take(self) -> tuple[StatsDelta, str]:
         """Take the changes since the last call: counted ones, and those set as JSON ('' when unchanged)."""
-        delta = StatsDelta(self._added, self._raised, self._lowered)
-        self._added, self._raised, self._lowered = {}, {}, {}
-        values = encode_values(self._set | self._shifted()) if self._is_set_dirty else ""
-        self._is_set_dirty = False
+        ledger = _ledger(self)
+        delta = StatsDelta(ledger.added, ledger.raised, ledger.lowered)
+        ledger.added, ledger.raised, ledger.lowered = {}, {}, {}
+        values = encode_values(ledger.set | _shifted(ledger)) if ledger.is_set_dirty else ""
+        ledger.is_set_dirty = False
         return delta, values
 
-    def _shifted(self) -> dict[str, Any]:
-        times = {name: self._set.get(name) for name in TIMES}
-        return {name: value + self._shift for name, value in times.items() if isinstance(value, datetime)}
+
+def _shifted(ledger: _Ledger) -> dict[str, Any]:
+    times = {name: ledger.set.get(name) for name in TIMES}
+    return {name: value + ledger.shift for name, value in times.items() if isinstance(value, datetime)}
 
 
 class NotedStats(Noted, StatsCollector):
     """Scrapy's own collector, under all others."""
+
+    if "__getattribute__" in vars(StatsCollector):  # since Scrapy 2.14
+        # It looks for a wrapped method behind each name, for the sake of a few public ones.
+
+        def __getattribute__(self, name: str) -> Any:
+            if name.startswith("_"):
+                return object.__getattribute__(self, name)
+            return super().__getattribute__(name)
 
 
 def shared(base: type) -> type:
