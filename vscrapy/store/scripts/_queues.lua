@@ -6,9 +6,13 @@ local function push(prefix, slot, queue, payloads, is_returned, is_lifo)
     if is_returned and not is_lifo then
         command = 'LPUSH'
     end
+    local waiting = 0
     for from = 1, #payloads, 1000 do
-        redis.call(command, prefix .. 'queue:' .. slot .. ':' .. queue,
+        waiting = redis.call(command, prefix .. 'queue:' .. slot .. ':' .. queue,
             unpack(payloads, from, math.min(from + 999, #payloads)))
+    end
+    if waiting > #payloads then -- others wait in it, so it and its slot are known already
+        return
     end
     local priority = tonumber((string.gsub(queue, 's$', '')))
     redis.call('ZADD', prefix .. 'queues:' .. slot, -priority, queue)

@@ -1,0 +1,143 @@
+"""
+What a page costs a server that is never idle: commits that were made beforehand, one right behind the other.
+
+So little of the CPU time is that of waking up, and of caches that others have emptied meanwhile: it is what a server
+has to pay for a page when its core is full. The commits are those of one simulated crawl process
+(``benchmarks/simulated.py``); that leases are numbered in order lets it know them before the server has given them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks import machine
+from benchmarks.simulated import HOST, Pages, SimulatedProcess, Tally, main_thread_s
+from vscrapy.states import StopMode
+from vscrapy.store.base import Store
+from vscrapy.store.frontier import Limits
+from vscrapy.store.scripts import source
+from vscrapy.store.tasks import Tasks
+from vscrapy.testing import server
+
+if TYPE_CHECKING:
+    from vscrapy.model import Endpoint
+
+#: Pages that are committed with one burst.
+BURST: Final = 128
+#: Pages a commit, and the part of the known links that is not sent.
+CASES: Final = tuple((pages, remembered) for remembered in (0.0, 0.6, 1.0) for pages in (1, 2, 4, 8, 16))
+HEAD: Final = """\
+| pages a commit, links sent a page | server CPU a page (µs), median | least | pages/s on one core, by the median |
+| --- | --- | --- | --- |"""
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """What was measured of one kind of commits."""
+
+    pages_a_commit: int
+    links_sent: float
+    #: Server CPU a page (µs), of each burst.
+    page_us: tuple[float, ...]
+
+
+class _Recording(Store):
+    """Keeps commits instead of sending them, and answers as a server would that has enough of everything."""
+
+    def begin(self) -> None:
+        """Keep them from now on."""
+        self._sha = self.client.script_load(source("commit"))
+        self.kept: list[Any] = []
+        self._n_leases = 0
+
+    def run(self, script: str, keys: list[str], args: list[Any]) -> Any:
+        """Run a script, or keep it."""
+        if script != "commit" or not hasattr(self, "kept"):
+            return super().run(script, keys, args)
+        self.kept.append(("EVALSHA", self._sha, len(keys), *keys, *args))
+        leases: list[bytes] = []
+        for _ in range(int(args[3])):
+            self._n_leases += 1
+            url = b"%s\n0\nhttp://%s/%08d" % (HOST, HOST, self._n_leases)
+            leases += [str(self._n_leases).encode(), url]
+        return [b"ok", b"running", b"", b"", 1, 1, 0, [], leases, 0, [], [], 0, [], 0, b""]
+
+
+def measure_one(
+    endpoint: Endpoint, pages_a_commit: int, remembered: float, *, bursts: int, limits: Limits | None = None
+) -> Burst:
+    """Send so many bursts to a server that has no tasks yet."""
+    store, tally = _Recording(endpoint, name="vscrapy-burst"), Tally()
+    tasks = Tasks(store)
+    taskid = tasks.new_id()
+    tasks.submit(taskid, b"job", spider="burst", max_processes=0, sender_timeout_ms=0, log_keep=1000)
+    pages = Pages(20_000, remembered=remembered)
+    process = SimulatedProcess(store, taskid, "burst", "burst.1", pages, pages_a_s=1.0, tally=tally)
+    process.begin(limits or Limits())
+    process.feed()
+    sent_before = tally.sent
+    connection = store.client.connection_pool.make_connection()
+    connection.connect()
+    store.begin()
+    found = []
+    for _ in range(bursts + 1):
+        n_before = tally.pages
+        while tally.pages < n_before + BURST:
+            process.step(n_done=pages_a_commit)
+            process.forget()
+        packed = [part for command in store.kept for part in connection.pack_command(*command)]
+        before_s = main_thread_s(store)
+        connection.send_packed_command([b"".join(packed)])
+        for _ in store.kept:
+            reply = connection.read_response()
+            if reply[0] != b"ok":
+                raise RuntimeError(f"a commit was not taken: {reply}")
+        found.append((main_thread_s(store) - before_s) / (tally.pages - n_before) * 1e6)
+        store.kept.clear()
+    connection.disconnect()
+    tasks.stop(taskid, reason="finished", mode=StopMode.FORCED)
+    store.close()
+    return Burst(pages_a_commit, (tally.sent - sent_before) / tally.pages, tuple(found[1:]))
+
+
+def measure(cases: Sequence[tuple[int, float]] = CASES, *, bursts: int = 20) -> list[Burst]:
+    """Measure each kind of commits on a server of its own."""
+    rows = []
+    for pages_a_commit, remembered in cases:
+        with server() as endpoint:
+            rows.append(measure_one(endpoint, pages_a_commit, remembered, bursts=bursts))
+        print(f"{time.strftime('%H:%M:%S')} {line(rows[-1])}", file=sys.stderr)
+    return rows
+
+
+def line(row: Burst) -> str:
+    """A row of the table."""
+    cost_us = median(row.page_us)
+    return (
+        f"| {row.pages_a_commit}, {row.links_sent:.0f} | {cost_us:.0f} | {min(row.page_us):.0f} "
+        f"| {round(1e6 / cost_us, -2):,.0f} |"
+    )
+
+
+def table(rows: Sequence[Burst]) -> str:
+    """What was measured, as Markdown."""
+    return "\n".join([HEAD, *map(line, rows)])
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.burst", description=__doc__)
+    parser.add_argument("--bursts", type=int, default=20, help=f"of {BURST} pages, for each kind of commits")
+    options = parser.parse_args()
+    print(machine.describe())
+    print(table(measure(bursts=options.bursts)))
+
+
+if __name__ == "__main__":
+    main()
