@@ -263,11 +263,19 @@ class Home:
                 self._batches.append(batch)
                 self._n_running += len(items)
                 for item in items:
-                    done = deferred_from_coro(start_itemproc(self.crawler, item))  # type: ignore[arg-type]
+                    under_way = start_itemproc(self.crawler, item)  # type: ignore[arg-type]
+                    if under_way is None:
+                        self._on_item_through(batch, None)
+                        continue
+                    done = deferred_from_coro(under_way)
                     done.addErrback(
                         lambda failure: logger.error("vscrapy: an item could not be taken", exc_info=failure.value)
                     )
                     done.addCallback(partial(self._on_item_through, batch))
+                if not batch.n_open and self._entries:
+                    assert self._call is not None
+                    self._call(self._work)  # the rest, when what else waits here had its turn
+                    break
         finally:
             self._is_starting = False
         self._settle()
