@@ -144,10 +144,13 @@ class _Bench:
     def fetch(self) -> float:
         """Crawl without a sender, and fetch the items when all are there: with the start of the command."""
         args = [program("vscrapy"), *self._spider, "--redis", self.endpoint.url, "--detach"]
-        heard = listen(args, cwd=self.project, env=self.env)
-        found = re.search(r"task (\d+)", heard.text)
+        env = os.environ | self.env
+        done = subprocess.run(
+            args, cwd=self.project, env=env, capture_output=True, text=True, check=False, timeout=COMMAND_S
+        )
+        found = re.search(r"task (\d+)", done.stdout)
         if found is None:
-            raise RuntimeError(f"{args} does not say which task it made:\n{heard.text}")
+            raise RuntimeError(f"{args} does not say which task it made:\n{done.stdout}{done.stderr}")
         until(self.endpoint, lambda tasks: tasks.record(int(found[1])).state is TaskState.FINISHED)
         self.items.unlink(missing_ok=True)
         fetch = [program("vscrapy"), "items", found[1], "-O", str(self.items), "--redis", self.endpoint.url, "--take"]
