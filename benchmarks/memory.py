@@ -46,7 +46,7 @@ LOOK_S: Final = 0.1
 #: Looks at a process that rests.
 N_LOOKS: Final = 30
 #: Time for a worker's template to be there (seconds).
-TEMPLATE_S: Final = 15.0
+TEMPLATE_S: Final = 60.0
 #: Time for one crawl (seconds).
 CRAWL_S: Final = 300.0
 MB: Final = 1_000_000
