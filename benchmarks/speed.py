@@ -32,12 +32,12 @@ HEAD: Final = """\
 
 
 @contextmanager
-def worker(redis: str, home: Path) -> Iterator[None]:
-    """A worker with two slots that is ready."""
+def worker(redis: str, home: Path, *, slots: int = 2) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that is ready."""
     log, command = home / "worker.log", [str(Path(sys.executable).parent / "vscrapy"), "worker"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--redis", redis, "--slots", "2"],
+            [*command, "--redis", redis, "--slots", str(slots)],
             stdout=output,
             stderr=output,
             env=os.environ | {"VSCRAPY_HOME": str(home)},
@@ -48,7 +48,7 @@ def worker(redis: str, home: Path) -> Iterator[None]:
             if time.monotonic() > deadline_s or process.poll() is not None:
                 raise RuntimeError(f"the worker did not begin:\n{log.read_text()}")
             time.sleep(0.05)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait()

@@ -44,7 +44,7 @@ def crawl(command: Sequence[str], project: Path, *, pages: int, env: dict[str, s
 
     Args:
         command: What stands before ``crawl``, as ``["scrapy"]``, and what stands after the spider's name after that.
-        items: Where to; a file that is written anew.
+        items: Where to; a file that is written anew, with one beside it for stderr (:func:`log_of`).
 
     Raises:
         RuntimeError: The crawl failed, or did not give each page once.
@@ -52,15 +52,23 @@ def crawl(command: Sequence[str], project: Path, *, pages: int, env: dict[str, s
     program, *options = command
     args = [str(Path(sys.executable).parent / program), "crawl", "pages", *options]
     args += ["-s", f"PAGES={pages}", "-O", f"{items}:jsonlines"]
-    begin_s = time.monotonic()
-    done = subprocess.run(
-        args, cwd=project, env=os.environ | env, capture_output=True, text=True, timeout=CRAWL_S, check=False
-    )
-    wall_s = time.monotonic() - begin_s
+    log = log_of(items)
+    log.unlink(missing_ok=True)
+    with log.open("ab") as output:
+        begin_s = time.monotonic()
+        done = subprocess.run(
+            args, cwd=project, env=os.environ | env, stdout=output, stderr=output, timeout=CRAWL_S, check=False
+        )
+        wall_s = time.monotonic() - begin_s
     n_items = len(items.read_text().splitlines()) if items.exists() else 0
     if done.returncode or n_items != pages:
-        raise RuntimeError(f"{args} gave {n_items} items of {pages}, exit code {done.returncode}:\n{done.stderr}")
-    return Sample(pages, wall_s, _stat(done.stderr, "elapsed_time_seconds"))
+        raise RuntimeError(f"{args} gave {n_items} items of {pages}, exit code {done.returncode}:\n{log.read_text()}")
+    return Sample(pages, wall_s, _stat(log.read_text(), "elapsed_time_seconds"))
+
+
+def log_of(items: Path) -> Path:
+    """Where the log of a crawl is that writes *items*; with ``--logfile`` it may name the same file."""
+    return items.with_suffix(".log")
 
 
 def _stat(log: str, name: str) -> float:

@@ -56,6 +56,25 @@ _CLOSED_ELSEWHERE: Final = (
     "CLOSESPIDER_TIMEOUT_NO_ITEM",
     "CLOSESPIDER_PAGECOUNT_NO_ITEM",
 )
+#: Extensions of Scrapy's that home never keeps, and does not even import: one of them brings aiohttp with it.
+_NEVER_HERE: Final = frozenset(
+    f"scrapy.extensions.{name}"
+    for name in (
+        "logstats.LogStats",
+        "memdebug.MemoryDebugger",
+        "memusage.MemoryUsage",
+        "remote_control.RemoteControl",
+        "spiderstate.SpiderState",
+        "telnet.TelnetConsole",
+    )
+)
+#: Settings that are for downloads only.
+_OF_DOWNLOADS: Final = (
+    "DOWNLOADER_MIDDLEWARES_BASE",
+    "DOWNLOADER_MIDDLEWARES",
+    "DOWNLOAD_HANDLERS_BASE",
+    "DOWNLOAD_HANDLERS",
+)
 #: Loggers whose lines below WARNING the crawl processes show: here they would be there twice.
 _SILENT: Final = (
     "asyncio",
@@ -159,14 +178,14 @@ class Home:
         """
         self._counts_items = counts_items
         self._downloads = self._has_pipelines and bool(settings.getwithbase("ITEM_PIPELINES"))
-        keep = {
-            path: order
+        extensions = {
+            path: (load_object(path), order)
             for path, order in settings.getwithbase("EXTENSIONS").items()
-            if self._is_kept(load_object(path))
+            if path not in _NEVER_HERE
         }
-        extensions = settings.getwithbase("EXTENSIONS").items()
+        keep = {path: order for path, (extension, order) in extensions.items() if self._is_kept(extension)}
         self._counts_responses = any(
-            order is not None and issubclass(load_object(path), CoreStats) for path, order in extensions
+            order is not None and issubclass(extension, CoreStats) for extension, order in extensions.values()
         )
         formatter = load_object(settings["LOG_FORMATTER"])
         ours: dict[str, Any] = {
@@ -183,7 +202,8 @@ class Home:
         if not self._has_pipelines:
             ours["ITEM_PIPELINES"] = {}
         if not self._downloads:
-            ours["DOWNLOADER_MIDDLEWARES"] = {}  # nobody here downloads: a browser need not be opened twice
+            # Nobody here downloads: a browser need not be opened twice, and Scrapy's own part need not be imported.
+            ours |= {name: {} for name in _OF_DOWNLOADS}
         settings.setdict(ours, priority=PRIORITY)
 
     def _is_kept(self, extension: type) -> bool:
@@ -263,11 +283,19 @@ class Home:
                 self._batches.append(batch)
                 self._n_running += len(items)
                 for item in items:
-                    done = deferred_from_coro(start_itemproc(self.crawler, item))  # type: ignore[arg-type]
+                    under_way = start_itemproc(self.crawler, item)  # type: ignore[arg-type]
+                    if under_way is None:
+                        self._on_item_through(batch, None)
+                        continue
+                    done = deferred_from_coro(under_way)
                     done.addErrback(
                         lambda failure: logger.error("vscrapy: an item could not be taken", exc_info=failure.value)
                     )
                     done.addCallback(partial(self._on_item_through, batch))
+                if not batch.n_open and self._entries:
+                    assert self._call is not None
+                    self._call(self._work)  # the rest, when what else waits here had its turn
+                    break
         finally:
             self._is_starting = False
         self._settle()

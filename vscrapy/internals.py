@@ -23,12 +23,16 @@ import scrapy.cmdline
 import scrapy.commands
 import scrapy.core.downloader
 import scrapy.crawler
+from pydispatch.dispatcher import getAllReceivers, liveReceivers
+from scrapy import signals
 from scrapy.commands import runspider
 from scrapy.core.downloader import Downloader, Slot
 from scrapy.core.engine import ExecutionEngine, _Slot
 from scrapy.core.scraper import Scraper
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
+from scrapy.extensions.closespider import CloseSpider
 from scrapy.extensions.feedexport import FeedExporter
+from scrapy.pipelines import ItemPipelineManager
 from scrapy.spidermiddlewares.httperror import HttpError, HttpErrorMiddleware
 from scrapy.utils.misc import build_from_crawler
 from scrapy.utils.reactor import is_asyncio_reactor_installed, is_reactor_installed
@@ -469,9 +473,25 @@ def slot_key(crawler: Crawler, request: Request) -> str:
     return str(engine.downloader.get_slot_key(request))
 
 
+#: Who hears of an item, and is done with it when the call returns.
+_HEAR_AT_ONCE: Final = (FeedExporter.item_scraped, CloseSpider.item_scraped)
+
+
 def start_itemproc(crawler: Crawler, item: Any) -> Any:
-    """Send an item through the pipelines; an awaitable that ends when it came out."""
+    """
+    Send an item through the pipelines; an awaitable that ends when it came out, or None: it is out already.
+
+    It is where there are no pipelines, and where none but Scrapy's own extensions hear of it, which never wait: for
+    each item, Scrapy's way makes a task of asyncio's, and one for each who hears. Those take ten times as long as
+    writing the item does.
+    """
     scraper: Any = crawler.engine.scraper
+    pipelines = getattr(scraper, "itemproc", None)
+    if type(pipelines) is ItemPipelineManager and not pipelines.methods["process_item"]:
+        heard_by = list(liveReceivers(getAllReceivers(crawler, signals.item_scraped)))
+        if all(getattr(receiver, "__func__", None) in _HEAR_AT_ONCE for receiver in heard_by):
+            crawler.signals.send_catch_log(signals.item_scraped, item=item, response=None, spider=crawler.spider)
+            return None
     if hasattr(scraper, "start_itemproc_async"):
         return scraper.start_itemproc_async(item, response=None)
     from scrapy.utils.defer import maybe_deferred_to_future
