@@ -173,6 +173,6 @@ def followers(taskid: int) -> str:
 #   <prefix>closing           HASH name -> number: what the task counts, not as a stat (for CLOSESPIDER_*)
 #   <prefix>suspects          LIST of "SLOT LF QUEUE LF payload": in hand when their process died; they run alone
 #   <prefix>deaths            HASH SHA-1 of such a payload -> how many processes have died with it in hand
-#   <prefix>seen:PLACE        SET of integers: 64 bits of each fingerprint seen; 0 <= PLACE < 4096
+#   <prefix>seen:PLACE        SET of integers: 64 bits of each fingerprint seen; PLACE: 000 to fff
 #   <prefix>wide:PLACE        SET of integers: the same, of those that came when the first sets were nearly full;
-#                             0 <= PLACE < 65536
+#                             PLACE: 0000 to ffff

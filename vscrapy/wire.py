@@ -535,16 +535,16 @@ def open_job(signed: bytes, secret: str, taskid: int) -> tuple[dict[str, Any], b
     return job, payload_key(key, str(job.get("nonce", "")))
 
 
-def fingerprint_place(fingerprint: bytes) -> tuple[int, str]:
+def fingerprint_place(fingerprint: bytes) -> tuple[str, str]:
     """
-    Say where a request's fingerprint stands in the task's seen sets: a place, 0 to 65535, and a 64-bit integer.
+    Say where a request's fingerprint stands in the task's seen sets: a place, 0000 to ffff, and a 64-bit integer.
 
     Fingerprints shorter than ten bytes (a project's own fingerprinter) are hashed first. 76 bits of it count at least
     (``_seen.lua``): among ten million requests, a wrong match has a chance of 1 to 10^9.
     """
     if len(fingerprint) < 10:
         fingerprint = hashlib.sha1(fingerprint, usedforsecurity=False).digest()
-    return int.from_bytes(fingerprint[:2], "big"), str(int.from_bytes(fingerprint[2:10], "big", signed=True))
+    return fingerprint[:2].hex(), str(int.from_bytes(fingerprint[2:10], "big", signed=True))
 
 
 @dataclass(frozen=True, slots=True)

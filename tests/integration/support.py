@@ -61,7 +61,7 @@ def submit(
 
 
 def request(
-    payload: bytes | str, *, slot: str = "a", queue: str = "0", seen: tuple[int, str] | None = None
+    payload: bytes | str, *, slot: str = "a", queue: str = "0", seen: tuple[str, str] | None = None
 ) -> NewRequest:
     """A request whose payload is not signed: the store does not look into it."""
     return NewRequest(slot, queue, payload if isinstance(payload, bytes) else payload.encode(), seen)

@@ -175,10 +175,10 @@ def test_slot_of_any_name_is_kept(store: Store, taskid: int, slot: str) -> None:
 def test_request_that_was_seen_is_told_by_its_index_over_all_results(store: Store, taskid: int) -> None:
     """Indexes go through all results of the commit, also within one commit."""
     process = running(store, taskid)
-    process.feed(request("1", seen=(1, "7")))
+    process.feed(request("1", seen=("0001", "7")))
     reply = process.commit(
-        Result("feed", requests=[request("2"), request("3", seen=(1, "7"))]),
-        Result("feed", requests=[request("4", seen=(2, "7")), request("5", seen=(2, "7"))]),
+        Result("feed", requests=[request("2"), request("3", seen=("0001", "7"))]),
+        Result("feed", requests=[request("4", seen=("0002", "7")), request("5", seen=("0002", "7"))]),
     )
     assert reply.duplicates == [1, 3]
 
@@ -191,18 +191,19 @@ def test_equal_requests_without_a_filter_are_two(store: Store, taskid: int) -> N
 def test_what_was_seen_stays_so_when_the_first_sets_are_full(store: Store, taskid: int) -> None:
     """What comes after that stands elsewhere; requests that stay on their process are held against both, too."""
     process = running(store, taskid)
-    process.feed(*(request(f"{n}", seen=(n * 6000, "7")) for n in range(10)))
+    process.feed(*(request(f"{n}", seen=(f"{n * 6000:04x}", "7")) for n in range(10)))
     assert store.client.hget(keys.task(taskid), "seen") == b"10"
     store.client.hset(keys.task(taskid), "seen", 1_600_000)
-    again = process.feed(*(request(f"{n}", seen=(n * 6000, "7")) for n in range(10)))
+    again = process.feed(*(request(f"{n}", seen=(f"{n * 6000:04x}", "7")) for n in range(10)))
     assert again.duplicates == list(range(10))
-    places = [*(n * 6000 + 4096 for n in range(10)), 65535]  # of the first ten, those of the same first sets
+    places = [*(f"{n * 6000 + 4096:04x}" for n in range(10)), "ffff"]  # with the first ten's last digits
     assert process.feed(*(request(f"{place}", seen=(place, "8")) for place in places)).duplicates == []
     assert process.feed(*(request(f"{place}", seen=(place, "8")) for place in places)).duplicates == list(range(11))
-    claims = [NewRequest.claim(f"{place}:{member}", (place, member)) for place in (0, 65535) for member in ("7", "8")]
+    seen = [(place, member) for place in ("0000", "ffff") for member in ("7", "8")]
+    claims = [NewRequest.claim(f"{place}:{member}", (place, member)) for place, member in seen]
     assert process.commit(Result("feed", requests=claims)).duplicates == [0, 3]
     process.commit(Result("feed", requests=[claim.settled for claim in claims[1:3]]))
-    settled = [request("x", seen=(0, "8")), request("y", seen=(65535, "7"))]
+    settled = [request("x", seen=("0000", "8")), request("y", seen=("ffff", "7"))]
     assert process.feed(*settled).duplicates == [0, 1]
     assert store.client.hget(keys.task(taskid), "seen") == b"1600013"
     Tasks(store).stop(taskid, reason="finished", mode=StopMode.GRACEFUL)
@@ -391,7 +392,7 @@ def test_last_process_that_leaves_a_stopping_task_ends_it(store: Store, taskid: 
     """State, end record and lifetimes come in one step."""
     process = running(store, taskid)
     process.feed(
-        *(request(f"{n}", slot=f"slot{n % 3}", queue=str(n)) for n in range(30)), request("s", seen=(0, "1"))
+        *(request(f"{n}", slot=f"slot{n % 3}", queue=str(n)) for n in range(30)), request("s", seen=("0000", "1"))
     )
     process.lease(5)
     Tasks(store).stop(taskid, reason='od"d \\ é', mode=StopMode.GRACEFUL)
@@ -497,7 +498,8 @@ def test_what_the_frontier_takes_and_filters_is_counted_with_it(
 ) -> None:
     """In the commit itself, once: a process that dies before it has the reply could not count it."""
     process = running(store, taskid)
-    results = [Result("feed", requests=[request("1", seen=(1, "1")), request("1", seen=(1, "1")), request("2")])]
+    seen = ("0001", "1")
+    results = [Result("feed", requests=[request("1", seen=seen), request("1", seen=seen), request("2")])]
     process.commit(*results, counts_filtered=counts_filtered)
     process.repeat(*results, counts_filtered=counts_filtered)
     counted = {"scheduler/enqueued": 2, "scheduler/enqueued/memory": 2}

@@ -353,7 +353,9 @@ class FrontierMachine(RuleBasedStateMachine):
             self.n_made += self.n_made % 3 != 2 or seen is not None
             payload = f"{self.n_made}\n{slot}\n{queue}"
             made.append(
-                request(payload, slot=slot, queue=queue, seen=None if seen is None else (seen % 2, str(seen)))
+                request(
+                    payload, slot=slot, queue=queue, seen=None if seen is None else (f"{seen % 2:04x}", str(seen))
+                )
             )
         return made
 

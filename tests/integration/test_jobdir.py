@@ -198,7 +198,7 @@ def suspended(store: Store) -> int:
     """A task with 20 requests of which one was leased, that is suspended."""
     taskid = submit(store, job_dir="token")
     process = running(store, taskid)
-    process.feed(*(request(f"{n}", seen=(1, str(n))) for n in range(20)), wanted=1)
+    process.feed(*(request(f"{n}", seen=("0001", str(n))) for n in range(20)), wanted=1)
     Tasks(store).stop(taskid, reason=Reason.SHUTDOWN, mode=StopMode.GRACEFUL)
     assert process.leave() is TaskState.SUSPENDED
     return taskid
@@ -216,7 +216,7 @@ def test_suspended_task_keeps_its_frontier(store: Store) -> None:
     assert Tasks(store).record(taskid).state is TaskState.QUEUED
     assert Tasks(store).job(taskid) == b"job 2"
     process = running(store, taskid)
-    assert process.feed(request("again", seen=(1, "3"))).duplicates == [0]
+    assert process.feed(request("again", seen=("0001", "3"))).duplicates == [0]
     assert sorted(map(int, process.lease(50))) == list(range(20))
 
 

@@ -22,8 +22,8 @@ from vscrapy.store.frontier import NewRequest, Result
 
 pytest_plugins = ["tests.integration.machine"]
 
-SEEN: Final = (7, "1234")
-CLAIM: Final = NewRequest.claim("7:1234", SEEN)
+SEEN: Final = ("0007", "1234")
+CLAIM: Final = NewRequest.claim("0007:1234", SEEN)
 
 #: Spiders whose callbacks are closures; the site's pages /trouble/fine/N have any number.
 CLOSURES: Final = textwrap.dedent("""

@@ -69,7 +69,7 @@ class Seen:
         self._remembered.add(fingerprint)
         return False
 
-    def place(self, fingerprint: str | None) -> tuple[int, str] | None:
+    def place(self, fingerprint: str | None) -> tuple[str, str] | None:
         """Where a fingerprint stands on Redis."""
         return None if fingerprint is None else fingerprint_place(bytes.fromhex(fingerprint))
 

@@ -51,10 +51,10 @@ class NewRequest:
     queue: str
     payload: bytes
     #: Where its fingerprint stands (:func:`vscrapy.wire.fingerprint_place`); None: not filtered.
-    seen: tuple[int, str] | None = None
+    seen: tuple[str, str] | None = None
 
     @classmethod
-    def claim(cls, name: str, seen: tuple[int, str] | None) -> NewRequest:
+    def claim(cls, name: str, seen: tuple[str, str] | None) -> NewRequest:
         """
         Claim a request that stays on its process: it is a duplicate if it was seen, or another process has it.
 
@@ -392,7 +392,7 @@ def _shares(flat: Sequence[Any]) -> dict[str, int]:
 def _result_args(result: Result) -> Iterable[Any]:
     yield from (result.what, result.id, result.items, result.n_items, len(result.requests))
     for request in result.requests:
-        place, member = request.seen if request.seen else (0, "")
+        place, member = request.seen if request.seen else ("", "")
         yield from (request.slot, request.queue, place, member, request.payload)
 
 

@@ -2,8 +2,8 @@
 --
 -- A set of up to 512 integers is compact (set-max-intset-entries): 8 bytes each. So when the first sets are nearly
 -- full, they stay as they are, and what is new from then on goes into more of them.
--- Both are chosen by the first two bytes of a fingerprint, 0 to 65535.
-local SEEN_SETS, SEEN_MOST, WIDE_SETS = 4096, 1600000, 65536
+-- A fingerprint's place among them is its first two bytes, in hexadecimal digits; the first sets go by the last three.
+local SEEN_MOST = 1600000
 
 -- Do the first sets take no more?
 local function is_seen_full(task_key)
@@ -12,16 +12,16 @@ end
 
 -- Was it seen?
 local function was_seen(prefix, is_full, place, member)
-    return redis.call('SISMEMBER', prefix .. 'seen:' .. place % SEEN_SETS, member) == 1
+    return redis.call('SISMEMBER', prefix .. 'seen:' .. string.sub(place, 2), member) == 1
         or (is_full and redis.call('SISMEMBER', prefix .. 'wide:' .. place, member) == 1)
 end
 
 -- Note that it was seen; false: it had been.
 local function see(prefix, is_full, place, member)
     if not is_full then
-        return redis.call('SADD', prefix .. 'seen:' .. place % SEEN_SETS, member) == 1
+        return redis.call('SADD', prefix .. 'seen:' .. string.sub(place, 2), member) == 1
     end
-    return redis.call('SISMEMBER', prefix .. 'seen:' .. place % SEEN_SETS, member) == 0
+    return redis.call('SISMEMBER', prefix .. 'seen:' .. string.sub(place, 2), member) == 0
         and redis.call('SADD', prefix .. 'wide:' .. place, member) == 1
 end
 
@@ -34,18 +34,19 @@ end
 
 -- Forget all.
 local function forget_seen(task_key, prefix)
-    local function forget(name, n)
-        for from = 0, n - 1, 512 do
+    local function forget(name, n_digits)
+        local format = prefix .. name .. '%0' .. n_digits .. 'x'
+        for from = 0, 16 ^ n_digits - 1, 512 do
             local keys = {}
             for place = from, from + 511 do
-                keys[#keys + 1] = prefix .. name .. place
+                keys[#keys + 1] = string.format(format, place)
             end
             redis.call('UNLINK', unpack(keys))
         end
     end
-    forget('seen:', SEEN_SETS)
+    forget('seen:', 3)
     if is_seen_full(task_key) then
-        forget('wide:', WIDE_SETS)
+        forget('wide:', 4)
     end
     redis.call('HDEL', task_key, 'seen')
 end
