@@ -13,11 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.integration import support
 from vscrapy import embedded
 from vscrapy.model import Endpoint
 from vscrapy.store.base import Store
+
+# No test asserts a time: a busy machine takes longer.
+settings.register_profile("vscrapy", deadline=None)
+settings.load_profile("vscrapy")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -113,7 +113,7 @@ def test_log_with_nothing_to_append_writes_nothing(store: Store, streams: Stream
     assert (streams.append_log(taskid, []), streams.last_lines(taskid, 1)) == (True, [])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(), max_size=30), level=st.integers(0, 50))
 def test_log_keeps_any_text(bare_store: Store, text: str, level: int) -> None:
     """Zeros, line ends, emoji and lone surrogates travel as they are."""

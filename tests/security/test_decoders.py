@@ -131,7 +131,7 @@ def test_canary_would_sing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value.decode())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_signed_nonsense_is_a_refusal_too(kind: Kind, data: st.DataObject) -> None:
     """Who has the secret may have a defect: it is told as an error of ours, or of values, and as nothing else."""

@@ -293,7 +293,7 @@ class TestIgnoreFiles:
         write(tmp_path, {".git/HEAD": "", ".gitignore": "*", "scratch/a.py": ""})
         assert shipped(tmp_path / "scratch") == ["a.py"]
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(
         rules=st.dictionaries(
             st.sampled_from([".gitignore", "a/.gitignore", "a/b/.gitignore"]),
@@ -551,7 +551,6 @@ PATHS = st.lists(SEGMENTS, min_size=1, max_size=3).map("/".join)
 
 
 class TestRoundTrip:
-    @settings(deadline=None)
     @given(files=st.dictionaries(PATHS, st.tuples(st.binary(max_size=20), st.booleans()), max_size=8))
     def test_unpack_gives_back_what_collect_found(self, files: dict[str, tuple[bytes, bool]]) -> None:
         """Any tree comes out of collect, JSON and unpack as it went in, modes included."""
