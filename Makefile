@@ -41,9 +41,9 @@ test-long: $(VENV)/installed
 chaos: $(VENV)/installed
 	$(BIN)/python -m tests.chaos.run $(if $(N),--faults $(N)) $(if $(SEED),--seed $(SEED)) $(if $(CRAWL),--crawl $(CRAWL))
 
-# Against scrapy crawl on this machine; benchmarks/RESULTS.md is made anew.
+# Against scrapy crawl on this machine; benchmarks/RESULTS.md is made anew. PART="speed start": these alone.
 bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks.run $(if $(PAGES),--pages $(PAGES)) $(if $(RUNS),--runs $(RUNS))
+	$(BIN)/python -m benchmarks.run $(if $(PAGES),--pages $(PAGES)) $(if $(RUNS),--runs $(RUNS)) $(if $(PART),--only $(PART))
 
 # Every case with scrapy crawl and with vscrapy crawl; the table in the document is made anew.
 parity: $(VENV)/installed

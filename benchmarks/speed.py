@@ -81,14 +81,14 @@ def measure(directory: Path, *, pages: int, runs: int, round_trips_ms: Sequence[
                 proxy = stack.enter_context(Proxy(endpoint))
                 proxy.delay(round_trip_ms / 2000)
                 url = proxy.url
-            for processes in (1, 2):
+            for processes in (1, 2) if round_trip_ms else (1, 2, 4):
                 name = f"vscrapy, {processes} crawl process{'es' * (processes > 1)}, {round_trip_ms} ms"
                 ways[name] = (["vscrapy", "--redis", url, "--workers", str(processes)], {"VSCRAPY_HOME": str(home)})
         for number in range(runs + 1):
             for name, (command, env) in ways.items():
                 with ExitStack() as own:
                     if command[0] == "vscrapy":
-                        own.enter_context(worker(command[2], Path(env["VSCRAPY_HOME"])))
+                        own.enter_context(worker(command[2], Path(env["VSCRAPY_HOME"]), slots=4))
                     sample = crawl(command, project, pages=pages, env=env, items=directory / "items.jsonl")
                 if number:  # the first round only warms up
                     samples[name].append(sample)

@@ -1,0 +1,45 @@
+"""``make bench``: what was measured before stays in the results, and the chart shows what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks import run
+from benchmarks.way import Sample
+
+
+def test_parts_that_were_not_measured_anew_stay(tmp_path: Path) -> None:
+    """In their order, whichever was measured first."""
+    results = tmp_path / "RESULTS.md"
+    run.write(results, "make bench", {"memory": "| 61 bytes |"})
+    run.write(results, "make bench", {"speed": "| 400 pages/s |"})
+    run.write(results, "make bench", {"memory": "| 62 bytes |"})
+    text = results.read_text()
+    assert text.index("## Pages a second") < text.index("| 400 pages/s |") < text.index("## Memory")
+    assert "| 62 bytes |" in text
+    assert "| 61 bytes |" not in text
+
+
+def test_chart_shows_the_medians_of_the_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By processes where there is no round trip, by round trip where there is one process."""
+    monkeypatch.setattr(run, "CHART", tmp_path / "growth.svg")
+    samples = {
+        "scrapy crawl": [Sample(100, 1, 1)],
+        "vscrapy, 1 crawl process, 0 ms": [Sample(300, 1, 1), Sample(200, 1, 1), Sample(100, 1, 1)],
+        "vscrapy, 2 crawl processes, 0 ms": [Sample(400, 1, 1)],
+        "vscrapy, 1 crawl process, 5 ms": [Sample(150, 1, 1)],
+        "vscrapy, 2 crawl processes, 5 ms": [Sample(390, 1, 1)],
+    }
+    run.draw(run.Growth(samples, [(1, 20.0), (50, 1000.0)]))
+    titles = {found.text for found in ElementTree.parse(run.CHART).iter("{http://www.w3.org/2000/svg}title")}
+    assert titles == {
+        "real crawls, all on this machine: 1, 200 pages/s",
+        "real crawls, all on this machine: 2, 400 pages/s",
+        "simulated: Redis by itself: 1, 20 pages/s",
+        "simulated: Redis by itself: 50, 1000 pages/s",
+        "vscrapy, 1 crawl process: 0, 200 pages/s",
+        "vscrapy, 1 crawl process: 5, 150 pages/s",
+    }
