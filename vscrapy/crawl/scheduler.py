@@ -578,6 +578,7 @@ class Scheduler(BaseScheduler):
         if self._is_strict and not self._is_engine_waiting:
             return
         room = self._capacity - self._buffer.n_leases
+        self._session.feed(is_fed=room * 2 < self._capacity and not self._is_strict)
         if room * 2 >= self._capacity and not self._is_asking and not self._hooks.is_closing:
             self._is_asking = True
             self._session.want(room, is_strict=self._is_strict)

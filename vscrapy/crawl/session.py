@@ -42,6 +42,9 @@ OTHERS_MOST_S: Final = 30.0
 OTHERS_LOOK_S: Final = 0.2
 #: Results in one commit at most.
 BATCH: Final = 200
+#: Time in which results gather for a commit while there are leases enough (seconds). A commit costs Redis and this
+#: process as much as several pages do.
+GATHER_S: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -78,6 +81,11 @@ class Outbox:
     def stats(self) -> StatsDelta:
         """The changes of counted stats."""
         return StatsDelta(self.added, self.raised, self.lowered)
+
+    @property
+    def is_pressing(self) -> bool:
+        """Does somebody wait for what is in it?"""
+        return bool(self.is_urgent or self.facts or self.shares or self.needs)
 
     @property
     def is_empty(self) -> bool:
@@ -137,6 +145,9 @@ class Session:
         self._condition = threading.Condition()
         self._outbox = Outbox()
         self._wanted = 0
+        #: There are leases enough: a commit may wait for more results.
+        self._is_fed = False
+        self._is_gathering = False
         #: So many results go into the next commit at most.
         self._cut = BATCH
         #: Leases are not asked for before this (monotonic seconds): the last reply had none.
@@ -174,7 +185,8 @@ class Session:
         with self._condition:
             self._outbox.results.extend(results)
             self._outbox.add_stats(stats, stat_values)
-            self._condition.notify()
+            if not self._is_gathering or len(self._outbox.results) >= BATCH:
+                self._condition.notify()
 
     def tell(self, fact: str, value: str) -> None:
         """Let all crawl processes of the task know; before, or together with, the requests put after this."""
@@ -237,6 +249,14 @@ class Session:
             self._wanted = leases
             self._cut = len(self._outbox.results) if is_strict else BATCH
             self._condition.notify()
+
+    def feed(self, *, is_fed: bool) -> None:
+        """Say whether there are leases enough, so that a commit may wait for more results."""
+        if is_fed is not self._is_fed:
+            with self._condition:
+                self._is_fed = is_fed
+                if not is_fed:
+                    self._condition.notify()
 
     @property
     def waiting(self) -> int:
@@ -349,6 +369,7 @@ class Session:
                 if pause_s <= 0:
                     break
                 self._condition.wait(pause_s)
+            self._gather()
             outbox, self._outbox = self._outbox, Outbox()
             self._needy_from_s = math.inf
             cut, self._cut = min(self._cut, BATCH), BATCH
@@ -357,6 +378,19 @@ class Session:
             reason, self._stop_reason = self._stop_reason, None
             wanted, self._wanted = self._wanted, 0
             return outbox, wanted, reason, self._is_closing and self._outbox.is_empty
+
+    def _gather(self) -> None:
+        """Wait for more results, as long as nobody waits for these."""
+        until_s = time.monotonic() + GATHER_S
+        self._is_gathering = True
+        while (
+            self._is_fed
+            and not (self._wanted or self._is_closing or self._stop_reason or self._outbox.is_pressing)
+            and 0 < len(self._outbox.results) < BATCH
+            and (pause_s := until_s - time.monotonic()) > 0
+        ):
+            self._condition.wait(pause_s)
+        self._is_gathering = False
 
     def _pace(self, reply: Committed, wanted: int) -> None:
         """After an empty reply, wait before asking again; results that are committed ask along at once."""
