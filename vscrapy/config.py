@@ -166,6 +166,16 @@ def secret_origins(
     return _present(candidates)
 
 
+def requirements_origin(scrapy_cfg: Path) -> str:
+    """
+    Give ``requirements`` in ``[vscrapy]`` of a project's scrapy.cfg; '': it is not there.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    return _read_ini(scrapy_cfg).get("vscrapy", "requirements", fallback="").strip()
+
+
 def check(url: str, source: str) -> None:
     """
     Refuse a URL that redis-py would reject, or worse, read otherwise than it was meant.

@@ -57,6 +57,14 @@ class TaskGone(VscrapyError):
     """There is no such task: it never was, or it has expired."""
 
 
+class EnvironmentFailed(VscrapyError):
+    """The environment that a project needs cannot be built."""
+
+
+class EnvironmentRefused(VscrapyError):
+    """This worker lacks what a project needs, and builds no environments."""
+
+
 class Fenced(VscrapyError):
     """This crawl process was given up for dead; its leases belong to others now."""
 

@@ -36,6 +36,8 @@ SUSPENDED_TTL_S: Final = 30 * 24 * 3600
 BLOB_TTL_S: Final = 7 * 24 * 3600
 #: Life of a worker's record after its last heartbeat (seconds).
 WORKER_TTL_S: Final = 24 * 3600
+#: Life of what workers say of a task that they cannot serve, after the last one said it (seconds).
+REFUSAL_TTL_S: Final = 60
 
 
 def worker(name: str) -> str:
@@ -106,6 +108,11 @@ def failures(taskid: int) -> str:
 def limits(taskid: int) -> str:
     """HASH downloader slot -> "most:delay_ms", of slots with limits of their own. Live."""
     return prefix(taskid) + "limits"
+
+
+def refusals(taskid: int) -> str:
+    """HASH worker -> when it last said that it cannot serve the task (ms). Life: ``REFUSAL_TTL_S`` after the last."""
+    return prefix(taskid) + "refusals"
 
 
 def starved(taskid: int) -> str:

@@ -24,6 +24,7 @@ from vscrapy.home import remote_feeds
 from vscrapy.preflight.check import check
 from vscrapy.preflight.finding import Finding, Severity
 from vscrapy.preflight.report import all_lines, start_lines
+from vscrapy.sender import requirementsfile
 from vscrapy.sender.attached import AttachedCrawl
 from vscrapy.sender.outputs import Outputs
 from vscrapy.sender.submit import Order, project_dir, submit
@@ -62,6 +63,12 @@ class _OnWorkers:
             action="store_true",
             help="name what would differ from one process, with what to do about it, and crawl nothing",
         )
+        group.add_argument(
+            "--requirements",
+            metavar="FILE",
+            help="what the project needs of third parties; default: its requirements.txt, pyproject.toml or "
+            "setup.cfg; none: whatever the workers have",
+        )
         config.add_redis_options(group)
 
     def _send(self, spider: type[Spider] | str, opts: argparse.Namespace, file: Path | None = None) -> None:
@@ -81,6 +88,7 @@ class _OnWorkers:
             has_feeds=opts.detach and bool(remote_feeds(settings)),
             file=file,
             profile=_profile(opts),
+            requirements=requirementsfile.find(project_dir(), given=opts.requirements, script=file, tell=_tell),
         )
         if opts.check:
             self.exitcode = self._check(spider_class, settings, order)
@@ -113,6 +121,10 @@ class _OnWorkers:
         findings = self._findings(spider_class, settings, order)
         for line in all_lines(findings):
             print(line)
+        if order.requirements is not None:
+            print(f"requirements: {order.requirements.source}")
+            for needed in order.requirements.requirements:
+                print(f"    {needed}")
         return int(any(finding.severity is Severity.REFUSED for finding in findings))
 
     def _warn(self, spider_class: type[Spider], settings: BaseSettings, order: Order, file: Path | None) -> None:
@@ -264,6 +276,10 @@ def _written_here(settings: BaseSettings, opts: argparse.Namespace) -> list[Path
     files = [url2pathname(urlparse(uri).path) for uri in feeds if urlparse(uri).scheme in ("", "file")]
     names = (*files, settings.get("LOG_FILE"), opts.pidfile, opts.profile, settings.get("JOBDIR"))
     return [Path(name).absolute() for name in names if name]
+
+
+def _tell(words: str) -> None:
+    print(f"vscrapy: {words}", file=sys.stderr)
 
 
 def _profile(opts: argparse.Namespace) -> str:

@@ -45,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
         help="resident memory that a crawl process may take, as in 800M or 2G; one with more leaves its task",
     )
     parser.add_argument("--name", help="its name in lists and logs; default: the host's")
+    parser.add_argument(
+        "--no-build",
+        action="store_true",
+        help="leave projects alone that need what is not installed here, instead of building an environment",
+    )
     parser.add_argument("--idle-exit", type=float, metavar="S", help=argparse.SUPPRESS)
     parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
     return parser
@@ -70,6 +75,7 @@ def _work(options: argparse.Namespace) -> None:
         idle_exit_s=options.idle_exit,
         close_timeout_s=_number("VSCRAPY_CLOSE_TIMEOUT", "seconds", CLOSE_TIMEOUT_S),
         memory_bytes=_size(options.memory) if options.memory else 0,
+        may_build=not options.no_build,
         bundle_bytes=int(_number("VSCRAPY_BUNDLE_LIMIT", "bytes", LIMIT_BYTES)),
     )
     if not options.embedded:

@@ -22,7 +22,9 @@ from vscrapy.home import remote_feeds
 from vscrapy.localmodules import OutsideRoot
 from vscrapy.model import PROTOCOL
 from vscrapy.politeness import is_of_task
+from vscrapy.requirements import Requirements
 from vscrapy.sender.jobdir import JobDir, Ticket
+from vscrapy.sender.requirementsfile import require_shipped
 from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import ITEMS_LIMIT_BYTES, LOG_KEEP
@@ -70,6 +72,8 @@ class Order:
     file: Path | None = None
     #: Where crawl processes leave their profiles, below the project, with ``/``; '': none is made.
     profile: str = ""
+    #: What the project needs of third parties; None: nothing says so, and nothing is compared.
+    requirements: Requirements | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,8 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
     Raises:
         BundleError: The project is too large, or a file cannot be read.
         ConfigError: A setting of the command line cannot travel, VSCRAPY_SENDER_TIMEOUT is too short,
-            VSCRAPY_POLITENESS has another word than it takes, or the JOBDIR is that of another spider, or of a task
-            that has not ended.
+            VSCRAPY_POLITENESS has another word than it takes, the JOBDIR is that of another spider, or of a task
+            that has not ended, or a requirement lies in a file that does not travel.
     """
     is_of_task(settings)
     timeout_s = settings.getfloat("VSCRAPY_SENDER_TIMEOUT", SENDER_TIMEOUT_S) if order.is_attached else 0
@@ -187,6 +191,7 @@ def _job(order: Order, settings: BaseSettings, made: _Collected, *, has_job_dir:
         "host": socket.gethostname(),
         "http_cache": _http_cache(settings),
         "profile": order.profile,
+        "requirements": None if order.requirements is None else order.requirements.to_data(),
         "manifest": bundle.manifest_to_json(made.bundle.manifest),
         "working_directory": made.bundle.manifest.working_directory,
         "project_paths": made.project_paths,
@@ -250,6 +255,8 @@ def _collect(order: Order, settings: BaseSettings, exclude: Collection[Path], sc
         stand_in=lambda path: _without_secrets_at(path, copies),
     )
     shipped = [shipped.path for shipped in made.manifest.roots[0].files]
+    if order.requirements is not None:
+        require_shipped(order.requirements, set(shipped))
     paths = localmodules.find_project_paths(root, sys.path, shipped)
     if configured is None and any(os.path.realpath(entry) == os.path.realpath(root) for entry in sys.path):
         paths.append(".")  # with a scrapy.cfg, Scrapy puts it on the path

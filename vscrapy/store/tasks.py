@@ -312,7 +312,7 @@ class Tasks:
                 [keys.task(taskid)],
                 [
                     *(keys.prefix(taskid), reason, mode.value, keys.FINISHED_TTL_S),
-                    1 if reason == Reason.SENDER_LOST else 0,
+                    int(reason in (Reason.SENDER_LOST, Reason.FAILED)),
                     int(if_idle),
                 ],
             )

@@ -27,6 +27,9 @@ PROMISE_MS: Final = 10_000
 #: Time that a process counts as leaving, from when it is asked to (ms): its pages in flight are finished meanwhile.
 LEAVING_MS: Final = 60_000
 
+#: Time for which it counts that a worker cannot serve a task (ms).
+REFUSAL_MS: Final = 15_000
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
@@ -196,6 +199,26 @@ class Workers:
         """The worker does not run this process any more. Safe to repeat."""
         with translate(self._store.endpoint):
             self._store.client.srem(keys.worker_processes(worker), f"{taskid}:{process}")
+
+    def refuse(self, taskid: int, worker: str) -> bool:
+        """
+        Say that a worker cannot serve a task; to be repeated while the task waits.
+
+        Returns:
+            Has every worker that lives said so lately, or does it speak another protocol?
+        """
+        name = keys.refusals(taskid)
+        with translate(self._store.endpoint):
+            client = self._store.client
+            seconds, microseconds = client.time()
+            now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+            pipeline = client.pipeline(transaction=True)
+            pipeline.hset(name, worker, now_ms)
+            pipeline.expire(name, keys.REFUSAL_TTL_S)
+            pipeline.hgetall(name)
+            said = texts(pipeline.execute()[-1])
+        fresh = {other for other, at_ms in said.items() if at_ms.isdigit() and now_ms - int(at_ms) < REFUSAL_MS}
+        return all(record.name in fresh or record.protocol != PROTOCOL for record in self.list() if record.is_alive)
 
     def processes(self, worker: str) -> list[tuple[int, str]]:
         """The crawl processes that a worker runs: taskid and process."""

@@ -37,6 +37,7 @@ from vscrapy.store.workers import Workers
 from vscrapy.worker.bell import Bell
 from vscrapy.worker.checkout import LIMIT_BYTES, Checkouts
 from vscrapy.worker.contact import BACKOFF_S, Contact
+from vscrapy.worker.environments import Environments
 from vscrapy.worker.pulse import Identity, Pulse
 from vscrapy.worker.reactor import Reactor, Timer, cancel
 from vscrapy.worker.reaper import reap
@@ -74,6 +75,9 @@ ENTRY: Final = ("vscrapy.crawl.main", "main")
 #: ... and the process that writes a detached task's feeds.
 HOME_ENTRY: Final = ("vscrapy.crawl.feeds", "main")
 
+#: States of tasks that may need their environment.
+_GOING_ON: Final = frozenset({TaskState.QUEUED, TaskState.RUNNING, TaskState.PAUSED, TaskState.STORING})
+
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
@@ -93,6 +97,8 @@ class AgentOptions:
     bundle_bytes: int = LIMIT_BYTES
     #: Resident memory that a crawl process may take (bytes); 0: any.
     memory_bytes: int = 0
+    #: Environments are built for projects that need what is not installed here.
+    may_build: bool = True
     entry: tuple[str, str] = ENTRY
     home_entry: tuple[str, str] = HOME_ENTRY
 
@@ -130,13 +136,16 @@ class Agent(Service):
         self._contact = Contact(reactor, say, n_threads=8 + 3 * options.slots)
         self._relay = Relay(reactor, lambda taskid, lines: self._contact.call(streams.append_log, taskid, lines), say)
         self._spawner = Spawner(reactor, say)
+        self._environments = Environments(
+            reactor, self._contact, options.home, self._spawner, may_build=options.may_build, say=say
+        )
         self._checkouts = Checkouts(options.home, Blobs(self._store), say, limit_bytes=options.bundle_bytes)
         self._slots = Slots(
             reactor,
             self._store,
             self._contact,
             self._relay,
-            self._spawner,
+            self._environments,
             self._checkouts,
             SlotOptions(
                 *(options.slots, endpoint, options.entry, options.home_entry),
@@ -181,6 +190,7 @@ class Agent(Service):
         if self._identity is None:
             return
         self._bell.start()
+        self._start(self._contact.in_thread(self._environments.trim))
         slots = f"{self._options.slots} slot{'s' if self._options.slots != 1 else ''}"
         self._ready(f"vscrapy worker {self._identity.name} ready: {slots}, {redact(self._endpoint.url)}")
 
@@ -315,6 +325,8 @@ class Agent(Service):
             served = [record for record in records if not self._senders.is_absent(record)]
             await self._slots.fill(served, look.now_ms)
             await self._slots.make_room(look, served)
+            await self._slots.refuse(served)
+            self._environments.look([record.taskid for record in records if record.state in _GOING_ON])
             await self._note_idleness(has_tasks=bool(look.live))
             await self._keep_up()
         except (StoreUnavailable, StoreRefused):  # Said by the contact.
@@ -358,6 +370,7 @@ class Agent(Service):
         await self._slots.refresh_blobs()
         await self._contact.call(self._tasks.end_forgotten)
         await self._contact.in_thread(self._checkouts.trim)
+        await self._contact.in_thread(self._environments.trim)
 
     async def _note_idleness(self, *, has_tasks: bool) -> None:
         """End when there was nothing to do for long enough; Redis being away is nothing to do."""
@@ -470,6 +483,7 @@ class Agent(Service):
             return
         self._is_finishing = True
         self._relay.stop()
+        self._environments.stop()
         self._spawner.stop()
         self._contact.stop()
         cancel(self._look_timer)

@@ -6,6 +6,7 @@ Every place that was claimed, or may have been (no reply came), is left and rele
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import signal
@@ -21,8 +22,19 @@ from twisted.internet.defer import Deferred, ensureDeferred
 
 from vscrapy import wire
 from vscrapy.bundle import manifest_from_json
-from vscrapy.errors import BundleError, NotVerified, ProtocolMismatch, StoreRefused, StoreUnavailable, TaskGone
+from vscrapy.errors import (
+    BundleError,
+    EnvironmentFailed,
+    EnvironmentRefused,
+    NotVerified,
+    ProtocolMismatch,
+    StoreRefused,
+    StoreUnavailable,
+    TaskGone,
+)
 from vscrapy.model import Endpoint, Manifest
+from vscrapy.requirements import Requirements
+from vscrapy.states import Reason, StopMode
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.frontier import MOST_DEATHS, leave
 from vscrapy.store.tasks import TaskRecord, Tasks
@@ -38,6 +50,7 @@ from vscrapy.worker.vital import Excess, Sign, excess, memory_bytes
 if TYPE_CHECKING:
     from vscrapy.store.base import Store
     from vscrapy.worker.contact import Contact
+    from vscrapy.worker.environments import Environments
     from vscrapy.worker.reactor import Reactor
     from vscrapy.worker.relay import Relay
     from vscrapy.worker.spawner import Spawner
@@ -51,6 +64,9 @@ CRASHED_FLUSH_S: Final = 0.3
 CLAIM_MS: Final = 10_000
 #: Time without further claims when this machine could not start a process (s).
 REST_S: Final = 5.0
+#: Time without another try at a task whose requirements this worker cannot meet (s), and between two words on that.
+UNFIT_S: Final = 60.0
+REFUSE_S: Final = 2.0
 #: Errors that are this machine's and nobody else's: disk full, no more files, no memory, no rights.
 _OWN_ERRORS: Final = frozenset(
     {
@@ -105,6 +121,17 @@ class _Resident:
     directory: Path | None = field(default=None)
 
 
+@dataclass(slots=True)
+class _Unfit:
+    """A task that needs what this worker lacks, and may not build."""
+
+    why: str
+    #: Until then it is not tried again (monotonic, s).
+    until_s: float
+    #: From then on Redis is told again (monotonic, s).
+    say_s: float = 0.0
+
+
 class Slots:
     """All slots of one agent."""
 
@@ -114,7 +141,7 @@ class Slots:
         store: Store,
         contact: Contact,
         relay: Relay,
-        spawner: Spawner,
+        environments: Environments,
         checkouts: Checkouts,
         options: SlotOptions,
         *,
@@ -128,7 +155,7 @@ class Slots:
         self._blobs = Blobs(store)
         self._contact = contact
         self._relay = relay
-        self._spawner = spawner
+        self._environments = environments
         self._checkouts = checkouts
         self._options = options
         self._freed = freed
@@ -147,6 +174,8 @@ class Slots:
         self._epoch = 0
         #: Tasks that speak another protocol; said once.
         self._foreign: set[int] = set()
+        #: Tasks that need what this worker lacks.
+        self._unfit: dict[int, _Unfit] = {}
 
     @property
     def n_busy(self) -> int:
@@ -204,8 +233,38 @@ class Slots:
         return [
             record
             for record in records
-            if (record.is_growing or record.wants_home) and record.taskid not in self._foreign
+            if (record.is_growing or record.wants_home)
+            and record.taskid not in self._foreign
+            and not self._is_unfit(record.taskid)
         ]
+
+    def _is_unfit(self, taskid: int) -> bool:
+        found = self._unfit.get(taskid)
+        return found is not None and time.monotonic() < found.until_s
+
+    async def refuse(self, records: Iterable[TaskRecord]) -> None:
+        """End tasks that wait although no worker can serve them."""
+        now_s = time.monotonic()
+        waiting = {record.taskid: record for record in records if record.is_waiting}
+        for taskid in [taskid for taskid in self._unfit if taskid not in waiting and not self._is_unfit(taskid)]:
+            del self._unfit[taskid]
+        for taskid, unfit in list(self._unfit.items()):
+            if taskid not in waiting or now_s < unfit.say_s or not self.worker:
+                continue
+            unfit.say_s = now_s + REFUSE_S
+            if not await self._contact.call(self._workers.refuse, taskid, self.worker):
+                continue
+            self._tell(Place(taskid, "", 0, self.worker), f"no worker can run this task: {unfit.why}")
+            await self._relay.flushed(taskid, FLUSH_S)
+            with contextlib.suppress(TaskGone):
+                await self._contact.call(self._tasks.stop, taskid, reason=Reason.FAILED.value, mode=StopMode.FORCED)
+            self._relay.close(taskid)
+
+    def _tell(self, place: Place, words: str) -> None:
+        """Say something of a task's environment in its log."""
+        text = f"vscrapy: environment: {words}\n"
+        line = LogLine("err", text, time.time(), process=place.number, worker=place.worker)
+        self._relay.add(place.taskid, [line], worker=place.worker)
 
     def kill_task(self, taskid: int, reason: str) -> None:
         """End a task's processes at once."""
@@ -341,12 +400,23 @@ class Slots:
             resident.directory = await self._check_out(child.place, manifest)
             if not self._is_wanted(child):
                 return _Ending("left")
-            child.launch(self._spawner, self._spec(child.place, record, job, key, resident.directory))
+            spawner = await self._spawner(child, job, manifest, resident.directory)
+            if spawner is None or not self._is_wanted(child):
+                return _Ending("left")
+            child.launch(spawner, self._spec(child.place, record, job, key, resident.directory))
             self._turn_valve(child)
         except (NotVerified, BundleError) as error:
             self.n_refused += 1
             self._say(f"task {taskid} is not run: {error}")
             return _Ending("failed", f"was not started: {error}")
+        except EnvironmentFailed as error:
+            self._say(f"task {taskid} is not run: its environment: {error}")
+            return _Ending("failed", f"was not started: no environment with {_source(job)}: {error}")
+        except EnvironmentRefused as error:
+            is_new = taskid not in self._unfit
+            self._unfit[taskid] = _Unfit(f"{_source(job)}: {error}", time.monotonic() + UNFIT_S)
+            words = f"was not started: {_source(job)}: {error}; another worker must"
+            return _Ending("left", words if is_new else "")
         except (TaskGone, OSError) as error:
             self._say(f"task {taskid} cannot be run here: {error}")
             if isinstance(error, OSError) and error.errno in _OWN_ERRORS:
@@ -355,6 +425,25 @@ class Slots:
                 return _Ending("left", f"was not started: {error}; this worker tries again later")
             return _Ending("crashed", f"was not started: {error}")
         return _ending(child, await child.ended)
+
+    async def _spawner(
+        self, child: CrawlProcess, job: dict[str, Any], manifest: Manifest, directory: Path
+    ) -> Spawner | None:
+        """Give what starts crawl processes with all that the project needs; None: it is not wanted any more."""
+        data = job.get("requirements")
+        try:
+            requirements = Requirements("") if data is None else Requirements.from_data(data)
+        except ValueError as error:
+            raise BundleError(str(error)) from error
+        project = manifest.roots[0]
+        return await self._environments.spawner(
+            requirements,
+            directory / project.name,
+            {file.path: file.sha256 for file in project.files},
+            taskid=child.place.taskid,
+            is_wanted=lambda: self._is_wanted(child),
+            tell=lambda words: self._tell(child.place, words),
+        )
 
     @staticmethod
     def _is_wanted(child: CrawlProcess) -> bool:
@@ -465,6 +554,11 @@ def _ending(child: CrawlProcess, code: int | None) -> _Ending:
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     hint = " (out of memory?)" if number == signal.SIGKILL else ""
     return _Ending("crashed", f"was killed by {name}{hint}; {back}", is_to_blame)
+
+
+def _source(job: dict[str, Any]) -> str:
+    """The file that says what a project needs."""
+    return str(job["requirements"]["source"])
 
 
 def _failure(child: CrawlProcess, ending: _Ending) -> bytes:

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from twisted.internet.error import ProcessExitedAlready
@@ -36,6 +37,8 @@ BACKOFF_S: Final = (0.2, 5.0)
 GOOD_S: Final = 10.0
 #: Time to import Scrapy in (s).
 READY_S: Final = 60.0
+#: Templates in a row that were not ready, after which an environment counts as broken.
+MOST_FAILURES: Final = 3
 #: What user code must not find in its environment: it gets the address it needs in its spec.
 SECRETS: Final = ("VSCRAPY_SECRET", "VSCRAPY_REDIS_URL")
 
@@ -93,11 +96,20 @@ class _Watcher(ProcessProtocol):
 
 
 class Spawner:
-    """Keeps a template, and its orders."""
+    """
+    Keeps a template, and its orders.
 
-    def __init__(self, reactor: Reactor, say: Callable[[str], None]) -> None:
+    Args:
+        environment: The virtual environment that the template runs in; None: the agent's own.
+    """
+
+    def __init__(self, reactor: Reactor, say: Callable[[str], None], environment: Path | None = None) -> None:
         self._reactor = reactor
         self._say = say
+        self._environment = environment
+        #: No template of this environment has come so far as to fork; what was ordered never runs.
+        self.is_broken = False
+        self._n_failures = 0
         self._next_id = 1
         self._waiting: list[Order] = []
         #: Orders that the present template has: not forked yet, and running.
@@ -118,17 +130,32 @@ class Spawner:
         """The template's process id, if there is one now."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def n_children(self) -> int:
+        """Crawl processes that run, or are wanted."""
+        return len(self._waiting) + len(self._sent) + len(self._running)
+
+    def _environ(self) -> dict[str, str]:
+        environ = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        if self._environment is not None:
+            for name in ("PYTHONPATH", "PYTHONHOME", "__PYVENV_LAUNCHER__"):
+                environ.pop(name, None)
+            path = f"{self._environment / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}"
+            environ |= {"VIRTUAL_ENV": str(self._environment), "PATH": path}
+        return environ
+
     def start(self) -> None:
         """Start a template."""
         self._started_s = time.monotonic()
         ours, theirs = socket.socketpair()
-        environ = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        environ = self._environ()
+        python = sys.executable if self._environment is None else str(self._environment / "bin" / "python")
         null = os.open(os.devnull, os.O_RDONLY)
         try:
             self._process = self._reactor.spawnProcess(
                 _Watcher(self),
-                sys.executable,
-                [sys.executable, "-P", "-m", "vscrapy.worker.template", str(_FD)],
+                python,
+                [python, "-P", "-m", "vscrapy.worker.template", str(_FD)],
                 env=environ,
                 childFDs={0: null, 1: 1, 2: 2, _FD: theirs.fileno()},
             )
@@ -155,6 +182,10 @@ class Spawner:
 
     def order(self, order: Order) -> None:
         """Ask for a fork; at once, or when there is a template again."""
+        if self.is_broken:
+            _close(order)
+            order.child.exited(None)
+            return
         if not self._is_ready:
             self._waiting.append(order)
             return
@@ -170,6 +201,7 @@ class Spawner:
     def _received(self, message: dict[str, Any]) -> None:
         if "ready" in message:
             self._is_ready = True
+            self._n_failures = 0
             self._cancel_timer()
             waiting, self._waiting = self._waiting, []
             for order in waiting:
@@ -204,11 +236,24 @@ class Spawner:
             child.orphaned()
         if self._is_stopped:
             return
+        self._n_failures += 1
+        if self._environment is not None and self._n_failures >= MOST_FAILURES:
+            self._give_up()
+            return
         if time.monotonic() - self._started_s > GOOD_S:
             self._backoff_s = BACKOFF_S[0]
         self._say(f"the template for crawl processes has ended; a new one is started in {self._backoff_s:g} s")
         self._timer = self._reactor.callLater(self._backoff_s, self.start)
         self._backoff_s = min(2 * self._backoff_s, BACKOFF_S[1])
+
+    def _give_up(self) -> None:
+        """Nothing runs in this environment."""
+        self._say(f"the environment {self._environment} does not work")
+        self.is_broken = True
+        waiting, self._waiting = self._waiting, []
+        for order in waiting:
+            _close(order)
+            order.child.exited(None)
 
     def _too_slow(self) -> None:
         self._say(f"the template for crawl processes was not ready within {READY_S:g} s")

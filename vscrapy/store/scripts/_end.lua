@@ -33,7 +33,7 @@ local function suspend_task(task_key, prefix)
     redis.call('UNLINK', prefix .. 'needs:home')
     redis.call('HSET', task_key, 'state', 'suspended', 'idle_owner', '',
         'ended_ms', string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000)))
-    redis.call('UNLINK', prefix .. 'processes', prefix .. 'starved')
+    redis.call('UNLINK', prefix .. 'processes', prefix .. 'starved', prefix .. 'refusals')
     local ended = redis.call('HMGET', task_key, 'reason', 'exit_code')
     redis.call('XADD', prefix .. 'log', '*', 'end',
         cjson.encode({reason = ended[1], exit_code = tonumber(ended[2])}))
@@ -65,7 +65,7 @@ local function end_task(task_key, prefix, ttl_s)
     redis.call('UNLINK', prefix .. 'ready', prefix .. 'active', prefix .. 'slots', prefix .. 'processes',
         prefix .. 'facts', prefix .. 'fact_versions', prefix .. 'limits', prefix .. 'contended',
         prefix .. 'starved', prefix .. 'released', prefix .. 'locals', prefix .. 'closing',
-        prefix .. 'suspects', prefix .. 'deaths', prefix .. 'needs:home')
+        prefix .. 'suspects', prefix .. 'deaths', prefix .. 'needs:home', prefix .. 'refusals')
     if has_feeds(task_key, prefix) then
         redis.call('HSET', task_key, 'state', 'storing', 'feeds', 'waiting')
         return 'storing'

@@ -1,0 +1,392 @@
+"""
+One build: a project's requirements to a virtual environment with this worker's vscrapy in it, by uv.
+
+It runs in a thread, and blocks. First uv resolves: versions as they are in the worker's own environment are taken
+where they will do. The environment is known by what came of that; where it is there already, nothing is installed.
+uv reads what it is to do from files of the owner's: nothing that may hold a password is on its command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Final
+
+from packaging.utils import canonicalize_name
+
+from vscrapy.errors import EnvironmentFailed
+from vscrapy.requirements import Requirements, redact, secrets_in
+from vscrapy.worker.pipconfig import Indexes
+from vscrapy.worker.wheels import installed_wheels, own_wheel
+
+#: Time for a whole build (s).
+BUILD_S: Final = 1800.0
+#: What uv's processes are nicer by than the agent.
+NICENESS: Final = 10
+#: What the words of uv have in them when an index could not be reached.
+_NETWORK: Final = re.compile(
+    r"error sending request|dns error|connect error|connection (?:refused|reset)|timed? ?out|network is unreachable"
+    r"|failed to fetch|could not connect|operation was attempted offline",
+    re.IGNORECASE,
+)
+#: What an environment must be able to do.
+_CHECK: Final = (
+    "import vscrapy.worker.template, vscrapy.crawl.main, vscrapy.store.tasks, vscrapy.internals as internals\n"
+    "internals.check()"
+)
+_DISK_FULL: Final = os.strerror(errno.ENOSPC)
+_HASH: Final = re.compile(r"--hash[= ](\S+)")
+_STAGING: Final = ".new-"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be built, from what, and where."""
+
+    requirements: Requirements
+    #: The project as it was sent: what is local is copied from it.
+    project: Path
+    #: Path of a file in the project -> its SHA-256.
+    sums: Mapping[str, str]
+    indexes: Indexes
+    #: The directory of all environments, and uv's cache.
+    root: Path
+    cache: Path
+
+    @property
+    def is_without_index(self) -> bool:
+        """Is no index asked?"""
+        return self.requirements.is_without_index or self.indexes.is_without_index
+
+    def key(self) -> str:
+        """Say what it is before it is resolved: the same plan on the same machine has the same key."""
+        local = {path: self.sums_below(path) for path in self.requirements.paths}
+        data = self.requirements.to_data()
+        del data["source"]
+        indexes = [str(self.indexes), os.environ.get("UV_INDEX_URL"), os.environ.get("UV_DEFAULT_INDEX")]
+        return _digest(data, local, indexes, str(own_wheel(self.root / "wheels")), *machine())
+
+    def sums_below(self, path: str) -> list[tuple[str, str]]:
+        """The files at or below a path of the project, with their sums."""
+        return sorted(
+            (name, sha256)
+            for name, sha256 in self.sums.items()
+            if name == path or path == "." or name.startswith(f"{path}/")
+        )
+
+
+def machine() -> tuple[str, ...]:
+    """What an environment is tied to, besides what is in it."""
+    base = os.path.realpath(sys.executable)
+    return (platform.python_version(), str(sys.implementation.cache_tag), sysconfig.get_platform(), base)
+
+
+def uv_binary() -> str:
+    """
+    Find uv.
+
+    Raises:
+        FileNotFoundError: It is not installed.
+    """
+    try:
+        import uv
+    except ImportError as error:
+        raise FileNotFoundError("uv is not installed") from error
+    return str(uv.find_uv_bin())
+
+
+class Build:
+    """
+    A build in its thread.
+
+    Args:
+        tell: Gets what is said on the way, a line at a time; called in the build's thread.
+    """
+
+    def __init__(self, plan: Plan, tell: Callable[[str], None]) -> None:
+        self._plan = plan
+        self.tell = tell
+        requirements, indexes = plan.requirements, plan.indexes
+        urls = (
+            *(requirements.index_url, *requirements.extra_index_urls, *requirements.find_links),
+            *(found.text for found in requirements.requirements),
+            *(indexes.index_url, *indexes.extra_index_urls, *indexes.find_links),
+            *(value for name, value in os.environ.items() if name.startswith(("UV_", "PIP_"))),
+            *(value for name, value in os.environ.items() if name.lower().endswith("_proxy")),
+        )
+        self._secrets = sorted(secrets_in(urls), key=len, reverse=True)
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._killed = ""
+        self._staging: Path | None = None
+        #: Directories with archives.
+        self._links: list[Path] = []
+
+    @property
+    def is_killed(self) -> str:
+        """Why it was ended from outside; '': it was not."""
+        return self._killed
+
+    @property
+    def staging(self) -> Path:
+        """Where it works."""
+        assert self._staging is not None
+        return self._staging
+
+    def kill(self, why: str) -> None:
+        """End it, from any thread."""
+        with self._lock:
+            self._killed = self._killed or why
+            if self._process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        """
+        Have a directory to work in, and a limit of time.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        self._staging = Path(tempfile.mkdtemp(dir=self._plan.root, prefix=_STAGING))
+        timer = threading.Timer(BUILD_S, self.kill, [f"it took longer than {BUILD_S / 60:g} minutes"])
+        timer.daemon = True
+        timer.start()
+        try:
+            self._prepare()
+            yield
+        finally:
+            timer.cancel()
+            shutil.rmtree(self._staging, ignore_errors=True)
+
+    def resolve(self) -> str:
+        """
+        Find out which packages it will be; gives the name of the environment.
+
+        Raises:
+            EnvironmentFailed: They cannot be had; why was told.
+            OSError: uv cannot be run.
+        """
+        flags = ["--prerelease", "allow"] if self._plan.requirements.takes_prereleases else []
+        self._run(
+            *("pip", "compile", "--generate-hashes", "--no-annotate", "--no-header"),
+            *("--python", sys.executable, "--output-file", "resolved.txt", *flags, "requirements.in"),
+        )
+        lines = self._resolved()
+        (self.staging / "install.txt").write_text("\n".join([*self._sources(), *lines, ""]), encoding="utf-8")
+        # What was found in the project is known by its sum, not by where it lies now.
+        plain = [re.sub(r"file://\S*/", "", line) for line in lines]
+        local = [
+            self._plan.sums_below(found.path) for found in self._plan.requirements.requirements if found.is_local
+        ]
+        return _digest(sorted(plain), local, *machine())
+
+    def install(self) -> Path:
+        """
+        Make the environment, in the directory that the build works in.
+
+        Raises:
+            EnvironmentFailed: A package cannot be had or built, or the environment does not work; why was told.
+            OSError: uv cannot be run.
+        """
+        venv = self.staging / "environment"
+        self._run("venv", "--quiet", "--relocatable", "--no-project", "--python", sys.executable, str(venv))
+        python = str(venv / "bin" / "python")
+        self._run("pip", "install", "--python", python, "--no-deps", "--requirements", "install.txt")
+        self._execute([python, "-I", "-c", _CHECK], self.staging)
+        return venv
+
+    # --- what uv reads
+
+    def _prepare(self) -> None:
+        plan, requirements = self._plan, self._plan.requirements
+        copies = {path: self._copied(path, number) for number, path in enumerate(dict.fromkeys(requirements.paths))}
+        self._links = [copies[path] for path in requirements.find_paths]
+        if plan.is_without_index:
+            # What the project leaves out is there, for vscrapy runs with it.
+            wheels = plan.root / "wheels" / "installed"
+            installed_wheels(wheels)
+            self._links.append(wheels)
+        lines = [
+            *self._sources(),
+            f"vscrapy @ {own_wheel(plan.root / 'wheels').as_uri()}",
+            *(
+                f"{copies[found.path].as_uri()}{found.text}" if found.is_local else found.text
+                for found in requirements.requirements
+                if not _is_own(found.text)
+            ),
+        ]
+        if requirements.constraints:
+            text = "\n".join([*requirements.constraints, ""])
+            (self.staging / "constraints.txt").write_text(text, encoding="utf-8")
+            lines.insert(0, "-c constraints.txt")
+        (self.staging / "requirements.in").write_text("\n".join([*lines, ""]), encoding="utf-8")
+        known = {canonicalize_name(found.metadata["Name"]): found.version for found in distributions()}
+        pins = [f"{name}=={version}" for name, version in sorted(known.items()) if name != "vscrapy"]
+        (self.staging / "resolved.txt").write_text("\n".join([*pins, ""]), encoding="utf-8")
+
+    def _copied(self, path: str, number: int) -> Path:
+        """Copy a part of the project: uv remembers files by their paths, and may write beside a source."""
+        source = self._plan.project / path
+        target = self.staging / "local" / str(number) / source.name
+        target.parent.mkdir(parents=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copyfile(source, target)
+        return target
+
+    def _sources(self) -> list[str]:
+        """Where packages come from, as options of a requirements file."""
+        requirements, indexes = self._plan.requirements, self._plan.indexes
+        index_url = requirements.index_url or indexes.index_url
+        links = [*(path.as_uri() for path in self._links), *requirements.find_links, *indexes.find_links]
+        extra = [*requirements.extra_index_urls, *indexes.extra_index_urls]
+        return [
+            *([f"--index-url {index_url}"] if index_url and not self._plan.is_without_index else []),
+            *(f"--extra-index-url {url}" for url in extra if not self._plan.is_without_index),
+            *(f"--find-links {link}" for link in links),
+            *(["--no-index"] if self._plan.is_without_index else []),
+            *(f"--no-binary {name}" for name in requirements.no_binary),
+            *(f"--only-binary {name}" for name in requirements.only_binary),
+        ]
+
+    def _resolved(self) -> list[str]:
+        """What uv has chosen: a line each, with the hashes that the project gives where it gives some."""
+        given = {
+            canonicalize_name(re.split(r"[^\w.-]", found.text, maxsplit=1)[0]): found.hashes
+            for found in self._plan.requirements.requirements
+            if found.hashes and not found.is_local
+        }
+        text = (self.staging / "resolved.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+        lines = []
+        for line in text.splitlines():
+            chosen = _HASH.sub("", line).strip()
+            if not chosen or chosen.startswith(("#", "-")):
+                continue
+            name = canonicalize_name(re.split(r"[^\w.-]", chosen, maxsplit=1)[0])
+            hashes = given.get(name) or _HASH.findall(line)
+            lines.append(" ".join([chosen, *(f"--hash={value}" for value in sorted(hashes))]))
+        return lines
+
+    # --- processes
+
+    def _run(self, *args: str) -> None:
+        self._execute([uv_binary(), *args], self.staging)
+
+    def _execute(self, command: list[str], directory: Path) -> None:
+        """Run a command to its end, and tell what it says on stderr."""
+        nice = shutil.which("nice")
+        if nice is not None:
+            command = [nice, "-n", str(NICENESS), *command]
+        with self._lock:
+            if self._killed:
+                raise EnvironmentFailed(self._killed)
+            process = self._process = subprocess.Popen(
+                command,
+                cwd=directory,
+                env=self._environ(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                process_group=0,
+            )
+        said = []
+        assert process.stderr is not None
+        with process.stderr:
+            for line in process.stderr:
+                words = self._shown(line.decode(errors="replace").rstrip())
+                if words:
+                    said.append(words)
+                    self.tell(words)
+        code = process.wait()
+        with self._lock:
+            self._process = None
+            killed = self._killed
+        if killed:
+            raise EnvironmentFailed(killed)
+        if code:
+            if any(_DISK_FULL in line for line in said):
+                raise OSError(errno.ENOSPC, "the disk is full")
+            is_network = any(_NETWORK.search(line) for line in said)
+            raise EnvironmentFailed(
+                "it may be the network: does this worker reach the package index?"
+                if is_network
+                else "what is needed cannot be had or built, as said above"
+            )
+
+    def _shown(self, line: str) -> str:
+        for secret in self._secrets:
+            line = line.replace(secret, "***")
+        return redact(line.replace(f"file://{self.staging}/", "").replace(f"{self.staging}/", ""))
+
+    def _environ(self) -> dict[str, str]:
+        """Neither the cluster's secrets, nor what would lead uv or a package's build astray."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("VSCRAPY_", "SCRAPY_", "PYTHON", "CONDA_")) and name != "VIRTUAL_ENV"
+        }
+        indexes, requirements = self._plan.indexes, self._plan.requirements
+        trusted = [*requirements.trusted_hosts, *indexes.trusted_hosts]
+        hosts = " ".join([*kept.get("UV_INSECURE_HOST", "").split(), *trusted])
+        ours = {
+            "NO_COLOR": "1",
+            "UV_NO_PROGRESS": "1",
+            "UV_PYTHON_DOWNLOADS": "never",
+            **({"UV_INSECURE_HOST": hosts} if hosts else {}),
+            **({"SSL_CERT_FILE": indexes.certificates} if indexes.certificates else {}),
+        }
+        defaults = {
+            "UV_CACHE_DIR": str(self._plan.cache),
+            # As with pip, all indexes are equal.
+            "UV_INDEX_STRATEGY": "unsafe-best-match",
+            **_uv_config(kept),
+        }
+        return {**defaults, **kept, **ours}
+
+
+def _is_own(text: str) -> bool:
+    """Does a requirement name vscrapy from somewhere else? Then it is this worker's all the same."""
+    return bool(re.match(r"vscrapy\s*(\[[^\]]*\])?\s*@", text, re.IGNORECASE))
+
+
+def _uv_config(environ: Mapping[str, str]) -> dict[str, str]:
+    """Let uv read its user's or its machine's configuration, and none that lies above the directory it works in."""
+    if environ.get("UV_CONFIG_FILE") or environ.get("UV_NO_CONFIG"):
+        return {}
+    user = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home(), ".config"))
+    for path in (user / "uv" / "uv.toml", Path("/etc/uv/uv.toml")):
+        if path.is_file():
+            return {"UV_CONFIG_FILE": str(path)}
+    return {"UV_NO_CONFIG": "1"}
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def sweep(root: Path) -> None:
+    """Remove what builds have left that were killed."""
+    for path in root.glob(f"{_STAGING}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > 2 * BUILD_S:
+                shutil.rmtree(path, ignore_errors=True)
