@@ -360,7 +360,7 @@ def _local(text: str, place: _Place) -> tuple[str, str] | None:
         path, semicolon, marker = text.partition(" ;")
         parts = urlsplit(path)
         return unquote(parts.path), f"{semicolon}{marker}"
-    if _URL.match(text):
+    if _URL.search(text):
         return None
     behind = _BEHIND.match(text)
     if behind is None:
@@ -381,9 +381,9 @@ def _path_in_project(found: _Found, path: str, place: _Place) -> str:
     if project is None and Path(os.path.realpath(whole)).is_relative_to(found.project):
         whole, project = Path(os.path.realpath(whole)), found.project
     if project is None or not Path(os.path.realpath(project)).is_relative_to(found.project):
-        raise place.error(f"{path} is not in the project {found.project}, and only that travels")
+        raise place.error(f"{redact(path)} is not in the project {found.project}, and only that travels")
     if not whole.exists():
-        raise place.error(f"there is no {path}")
+        raise place.error(f"there is no {redact(path)}")
     return (Path(os.path.realpath(project)) / whole.relative_to(project)).relative_to(found.project).as_posix()
 
 

@@ -39,7 +39,7 @@ from vscrapy.worker.wheels import installed_wheels, own_wheel
 #: Time for a whole build (s).
 BUILD_S: Final = 1800.0
 #: What uv's processes are nicer by than the agent.
-NICENESS: Final = 10
+NICENESS: Final = 5
 #: What the words of uv have in them when an index could not be reached.
 _NETWORK: Final = re.compile(
     r"error sending request|dns error|connect error|connection (?:refused|reset)|timed? ?out|network is unreachable"
@@ -309,14 +309,18 @@ class Build:
                 stderr=subprocess.PIPE,
                 process_group=0,
             )
-        said = []
+        said, installed = [], []
         assert process.stderr is not None
         with process.stderr:
             for line in process.stderr:
                 words = self._shown(line.decode(errors="replace").rstrip())
-                if words:
+                if words.startswith(" + "):  # one a package
+                    installed.append(words.removeprefix(" + ").partition(" ")[0])
+                elif words:
                     said.append(words)
-                    self.tell(words)
+                    self.tell(words.strip())
+        if installed:
+            self.tell(f"installed {', '.join(installed)}")
         code = process.wait()
         with self._lock:
             self._process = None

@@ -238,8 +238,9 @@ class Environments:
                 self._told(key, f"{error}; what was built before is used")
                 return self._root / old
             self._write_known(key, name)
-            done = "found" if is_there else "built"
-            self._told(key, f"{done} in {time.monotonic() - began_s:.1f} s")
+            words = f"{'found' if is_there else 'built'} in {time.monotonic() - began_s:.1f} s"
+            self._reactor.callFromThread(self._say, f"environment {name}: {words}")
+            self._told(key, words)
             return self._root / name
 
     def _put(self, made: Path, name: str) -> None:

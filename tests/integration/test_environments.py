@@ -1,0 +1,310 @@
+"""Requirements travel: workers build what a project needs and they lack, once, and run it there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.integration.machine import Finished, Machine, free_port, wait_for, write_project
+from tests.integration.packages import write_source, write_wheel
+from vscrapy.states import TaskState
+
+pytest_plugins = ["tests.integration.machine"]
+
+#: A build under load takes its time (seconds).
+BUILD_S: Final = 110.0
+#: What a machine without any index has: the wheels that travel with the project.
+OFFLINE: Final = "--no-index\n--find-links wheels\n"
+SPIDER: Final = """
+    import importlib
+    import sys
+
+    import scrapy
+
+
+    class Versions(scrapy.Spider):
+        name = "versions"
+        start_urls = ["data:,"]
+        module = ""
+
+        def parse(self, response):
+            found = importlib.import_module(self.module) if self.module else None
+            yield {
+                "scrapy": scrapy.__version__,
+                "prefix": sys.prefix,
+                "found": getattr(found, "VERSION", None),
+                "seen": getattr(found, "SEEN", None),
+            }
+"""
+
+
+def make_project(directory: Path, requirements: str) -> Path:
+    """Write a project with a requirements.txt."""
+    project = write_project(directory, SPIDER)
+    (project / "requirements.txt").write_text(requirements)
+    return project
+
+
+def crawl(machine: Machine, project: Path, module: str = "", *options: str, url: str = "") -> Finished:
+    """Crawl with a project whose spider imports *module*."""
+    env = {"VSCRAPY_REDIS_URL": url} if url else None
+    command = ["vscrapy", "crawl", "versions", "-a", f"module={module}", "-O", "items.jsonl", *options]
+    return machine.run(command, project, BUILD_S, env=env)
+
+
+def item(project: Path) -> dict[str, Any]:
+    """The one item of the last crawl."""
+    read: dict[str, Any] = json.loads((project / "items.jsonl").read_text())
+    return read
+
+
+def environments(machine: Machine) -> set[str]:
+    """The names of the environments that are complete."""
+    return {mark.parent.name for mark in (machine.home / "cache" / "environments").glob("*/vscrapy.json")}
+
+
+@pytest.fixture(scope="module")
+def built(shared_machine: Machine) -> Machine:
+    """Give a machine with a worker that builds."""
+    shared_machine.start_worker(slots=2)
+    return shared_machine
+
+
+def test_package_that_no_worker_has_is_built_once(built: Machine, tmp_path: Path) -> None:
+    """The spider gets it; its build is told at the sender; the next crawl builds nothing, and runs there, too."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}aardvark>=2\n")
+    write_wheel(project / "wheels", "aardvark", "2.5")
+    before = environments(built)
+    first = crawl(built, project, "aardvark")
+    assert first.exit_code == 0, first.output
+    assert "environment: building… (requirements.txt: aardvark is not installed)" in first.stderr
+    assert re.search(r"environment: installed .*aardvark==2\.5", first.stderr)
+    assert re.search(r"environment: built in \d+\.\d s", first.stderr)
+    assert item(project)["found"] == "2.5"
+    second = crawl(built, project, "aardvark")
+    assert second.exit_code == 0, second.output
+    assert "environment:" not in second.output
+    (name,) = environments(built) - before
+    assert Path(item(project)["prefix"]).name == name
+
+
+def test_nothing_is_built_when_the_worker_has_all(built: Machine, tmp_path: Path) -> None:
+    """What is installed, with markers and extras, needs no environment."""
+    lines = 'scrapy>=2.13\nredis[hiredis]\naardvark; python_version < "3"\n'
+    project = make_project(tmp_path / "project", lines)
+    done = crawl(built, project)
+    assert done.exit_code == 0, done.output
+    assert "environment:" not in done.output
+    assert item(project)["prefix"] == sys.prefix
+
+
+def test_package_that_is_nowhere_fails_with_the_words_of_the_resolver(built: Machine, tmp_path: Path) -> None:
+    """The sender learns why, ends with 1 and touches no feed; the worker goes on with other tasks."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}no-such-beast\n")
+    write_wheel(project / "wheels", "aardvark")
+    failed = crawl(built, project)
+    assert failed.exit_code == 1
+    assert "no-such-beast was not found" in " ".join(re.sub(r"vscrapy: environment:", "", failed.stderr).split())
+    assert "was not started: no environment with requirements.txt" in failed.stderr
+    assert not (project / "items.jsonl").exists()
+    assert crawl(built, project, "", "--requirements", "none").exit_code == 0
+
+
+def test_conflict_fails_with_the_words_of_the_resolver(built: Machine, tmp_path: Path) -> None:
+    """Two packages that cannot be had together are named."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}cat\ndog\n")
+    write_wheel(project / "wheels", "cat", needs=["mouse==1.0"])
+    write_wheel(project / "wheels", "dog", needs=["mouse==2.0"])
+    write_wheel(project / "wheels", "mouse", "1.0")
+    write_wheel(project / "wheels", "mouse", "2.0")
+    failed = crawl(built, project)
+    words = " ".join(re.sub(r"vscrapy: environment:", "", failed.stderr).split())
+    assert failed.exit_code == 1
+    assert re.search(r"cat(==1\.0)? depends? on mouse==1\.0", words), words
+    assert "unsatisfiable" in words
+
+
+def test_what_vscrapy_needs_stands_in_a_conflict(built: Machine, tmp_path: Path) -> None:
+    """A project that pins what vscrapy cannot run with is told so, by name."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}twisted==20.3.0\n")
+    write_wheel(project / "wheels", "twisted", "20.3.0")
+    failed = crawl(built, project)
+    assert failed.exit_code == 1
+    words = " ".join(re.sub(r"vscrapy: environment:", "", failed.stderr).split())
+    assert re.search(r"vscrapy(==\S+)? depends? on twisted>=", words), words
+
+
+def test_wheel_in_the_project_is_installed_by_its_path(built: Machine, tmp_path: Path) -> None:
+    """A path in a nested file is relative to that; another content under the same name is another environment."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}-r deep/more.txt\n")
+    (project / "deep").mkdir()
+    (project / "deep" / "more.txt").write_text("./own-archives/bison-3.0-py3-none-any.whl\n")
+    write_wheel(project / "deep" / "own-archives", "bison", "3.0", code="SEEN = 'old'\n")
+    write_wheel(project / "wheels", "unused")
+    assert crawl(built, project, "bison").exit_code == 0
+    assert (item(project)["found"], item(project)["seen"]) == ("3.0", "old")
+    write_wheel(project / "deep" / "own-archives", "bison", "3.0", code="SEEN = 'new'\n")
+    assert crawl(built, project, "bison").exit_code == 0
+    assert item(project)["seen"] == "new"
+
+
+def test_build_sees_no_secret_and_leaves_no_trace_in_the_project(built: Machine, tmp_path: Path) -> None:
+    """What runs as a package is built gets the worker's environment without what is vscrapy's."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}./sources/snoop\n")
+    write_wheel(project / "wheels", "unused")
+    write_source(
+        project / "sources" / "snoop",
+        "snoop",
+        at_build="""
+            import os
+            open("left", "w").close()
+            return f"SEEN = {sorted(os.environ)!r}\\n"
+        """,
+    )
+    done = crawl(built, project, "snoop")
+    assert done.exit_code == 0, done.output
+    seen = item(project)["seen"]
+    assert "PATH" in seen
+    assert [name for name in seen if name.startswith("VSCRAPY")] == []
+    assert not (project / "sources" / "snoop" / "left").exists()
+
+
+def test_password_of_an_index_is_never_shown(built: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that does not answer is named, with a word on the network, and without what opens it."""
+    port = free_port()
+    line = f"--index-url http://keeper:${{ZOO_PASSWORD}}@127.0.0.1:{port}/simple\naardvark\n"
+    project = make_project(tmp_path / "project", line)
+    monkeypatch.setitem(built.env, "ZOO_PASSWORD", "open-sesame")
+    checked = built.run(["vscrapy", "crawl", "--check", "versions"], project)
+    failed = crawl(built, project)
+    listed = built.run(["vscrapy", "-l", "--all"])
+    assert failed.exit_code == 1
+    assert f"127.0.0.1:{port}" in failed.stderr
+    assert "it may be the network" in failed.stderr
+    assert "open-sesame" not in failed.output + checked.output + listed.output
+
+
+def test_build_ends_with_its_task(built: Machine, tmp_path: Path) -> None:
+    """A task that is stopped while its environment is built ends at once, and so does the build."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}./sources/sloth\n")
+    write_wheel(project / "wheels", "unused")
+    write_source(project / "sources" / "sloth", "sloth", at_build="import time\ntime.sleep(600)")
+    sender = built.start(["vscrapy", "crawl", "versions"], project)
+    sender.wait_for_output("environment: building…")
+
+    def builders() -> set[str]:
+        return {line for line in built.processes().values() if "pip compile" in line or "backend" in line}
+
+    wait_for(builders, what="uv runs")
+    sender.signal(signal.SIGINT)
+    sender.wait()
+    wait_for(lambda: not builders(), what=lambda: f"{builders()} have ended")
+
+
+def test_ten_tasks_at_once_build_once(machine: Machine, tmp_path: Path) -> None:
+    """Two agents of one home have five slots each, and ten tasks that need the same come together."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}./sources/herd\n")
+    write_wheel(project / "wheels", "unused")
+    builds = tmp_path / "builds"
+    at_build = f"""
+        with open({str(builds)!r}, "a") as file:
+            file.write("built\\n")
+        return "VERSION = 'herd'"
+    """
+    write_source(project / "sources" / "herd", "herd", at_build=at_build)
+    workers = [machine.start_worker(slots=5, name=f"w{number}") for number in range(2)]
+
+    def one(number: int) -> Finished:
+        command = ["vscrapy", "crawl", "versions", "-a", "module=herd", "-O", f"items-{number}.jsonl"]
+        return machine.run(command, project, BUILD_S)
+
+    with ThreadPoolExecutor(10) as pool:
+        done = list(pool.map(one, range(10)))
+    assert [finished.exit_code for finished in done] == [0] * 10, done
+    assert {json.loads((project / f"items-{number}.jsonl").read_text())["found"] for number in range(10)} == {"herd"}
+    assert sum(worker.output.count(": built in") for worker in workers) == 1
+    assert len(environments(machine)) == 1
+    assert builds.read_text().count("built") == 1
+
+
+def test_worker_that_builds_nothing_leaves_the_task_to_others(machine: Machine, tmp_path: Path) -> None:
+    """It says why; if there is no other, the sender is told and ends; another one runs it."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}aardvark\n")
+    write_wheel(project / "wheels", "aardvark")
+    machine.start_worker(slots=1, name="strict", options=["--no-build"])
+    refused = crawl(machine, project, "aardvark")
+    assert refused.exit_code == 1
+    assert "aardvark is not installed, and this worker builds no environments (--no-build)" in refused.stderr
+    assert "no worker can run this task" in refused.stderr
+    machine.start_worker(slots=1, name="builder")
+    done = crawl(machine, project, "aardvark")
+    assert done.exit_code == 0, done.output
+    assert item(project)["found"] == "1.0"
+    # What is there already is used by the strict one, too: it is in their home.
+    assert crawl(machine, project, "aardvark").exit_code == 0
+
+
+def test_feeds_of_a_detached_task_are_written_in_its_environment(built: Machine, tmp_path: Path) -> None:
+    """Home on a worker has what the project needs: here, the storage of its feeds."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}vault\n")
+    write_wheel(project / "wheels", "vault", "4.0")
+    target = tmp_path / "stored"
+    (project / "shop" / "storage.py").write_text(
+        "from scrapy.extensions.feedexport import FileFeedStorage\n\n\n"
+        "class Storage(FileFeedStorage):\n"
+        "    def __init__(self, uri, *, feed_options=None):\n"
+        "        import vault\n"
+        f"        super().__init__({str(target)!r} + vault.VERSION, feed_options=feed_options)\n"
+    )
+    settings = project / "shop" / "settings.py"
+    settings.write_text(
+        settings.read_text()
+        + 'FEED_STORAGES = {"vault": "shop.storage.Storage"}\nFEEDS = {"vault://x": {"format": "jsonlines"}}\n'
+    )
+    taskid = built.last_taskid() + 1
+    sent = built.run(["vscrapy", "crawl", "versions", "-a", "module=vault", "--detach"], project)
+    assert sent.exit_code == 0, sent.output
+    stored = Path(f"{target}4.0")
+    wait_for(
+        lambda: stored.exists() and stored.read_text().endswith("\n"),
+        BUILD_S,
+        lambda: built.run(["vscrapy", "-c", str(taskid)]).output,
+    )
+    assert json.loads(stored.read_text())["found"] == "4.0"
+    wait_for(lambda: built.tasks.record(taskid).state is TaskState.FINISHED, what="the task has ended")
+
+
+@contextlib.contextmanager
+def _index_or_skip() -> Iterator[None]:
+    import uv
+
+    asked = subprocess.run(
+        [uv.find_uv_bin(), "pip", "compile", "--quiet", "--no-deps", "-"],
+        input="scrapy==2.13.4",
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=BUILD_S,
+    )
+    if asked.returncode:
+        pytest.skip(f"no package index is reached from here: {asked.stderr.strip().splitlines()[-1:]}")
+    yield
+
+
+def test_project_runs_with_the_scrapy_that_it_pins(built: Machine, tmp_path: Path) -> None:
+    """An older Scrapy than the worker's comes from the index, and runs beside it."""
+    with _index_or_skip():
+        project = make_project(tmp_path / "project", "scrapy==2.13.4\n")
+        done = crawl(built, project)
+    assert done.exit_code == 0, done.output
+    assert item(project)["scrapy"] == "2.13.4"

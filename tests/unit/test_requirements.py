@@ -1,0 +1,233 @@
+"""What a project says of its requirements: which file counts, what it says, and what of it is an error here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vscrapy.errors import ConfigError
+from vscrapy.requirements import Requirement, Requirements, redact, secrets_in
+from vscrapy.sender.requirementsfile import find, require_shipped
+
+
+def write(root: Path, **files: str) -> Path:
+    """Write files into a project; ``__`` stands for a dot in their names."""
+    (root / "scrapy.cfg").write_text("[settings]\ndefault = shop.settings\n")
+    for name, text in files.items():
+        path = root / name.replace("__", ".")
+        path.write_text(text)
+    return root
+
+
+def read(root: Path, given: str | None = None) -> Requirements:
+    """Read what a project needs; nothing may be told on the way."""
+    told: list[str] = []
+    found = find(root, given=given, tell=told.append)
+    assert found is not None
+    assert told == []
+    return found
+
+
+def texts(found: Requirements) -> list[str]:
+    """The lines that are no paths."""
+    return [needed.text for needed in found.requirements if not needed.is_local]
+
+
+PYPROJECT = '[project]\nname = "shop"\nversion = "1"\ndependencies = ["from-pyproject"]\n'
+SETUP_CFG = "[options]\ninstall_requires =\n    from-setup>=1; python_version > '3'\n    # not this\n    second\n"
+
+
+def test_first_file_of_the_order_counts(tmp_path: Path) -> None:
+    """--requirements, scrapy.cfg, requirements.txt, pyproject.toml, setup.cfg."""
+    assert find(tmp_path, tell=print) is None
+    write(tmp_path, setup__cfg=SETUP_CFG)
+    assert texts(read(tmp_path)) == ["from-setup>=1; python_version > '3'", "second"]
+    write(tmp_path, pyproject__toml="[tool.ruff]\nline-length = 88\n")
+    assert texts(read(tmp_path))[1:] == ["second"]
+    write(tmp_path, pyproject__toml=PYPROJECT)
+    assert texts(read(tmp_path)) == ["from-pyproject"]
+    write(tmp_path, requirements__txt="from-requirements\n", other__txt="other\n")
+    assert texts(read(tmp_path)) == ["from-requirements"]
+    (tmp_path / "scrapy.cfg").write_text("[vscrapy]\nrequirements = other.txt\n")
+    assert texts(read(tmp_path)) == ["other"]
+    assert read(tmp_path).source == "other.txt"
+    assert texts(read(tmp_path, str(tmp_path / "setup.cfg")))[1:] == ["second"]
+    assert find(tmp_path, given="none", tell=print) is None
+    (tmp_path / "scrapy.cfg").write_text("[vscrapy]\nrequirements = none\n")
+    assert find(tmp_path, tell=print) is None
+
+
+def test_lines_are_read_as_pip_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comments, continuations, markers, options, hashes and variables."""
+    monkeypatch.setenv("ZOO_TOKEN", "s3same")
+    monkeypatch.delenv("ZOO_UNSET", raising=False)
+    write(
+        tmp_path,
+        requirements__txt=(
+            "# a comment\n"
+            "-i https://${ZOO_TOKEN}@zoo.example/simple --extra-index-url=https://${ZOO_UNSET}.example\n"
+            "--pre\n"
+            "--no-binary lxml,cffi\n"
+            "-fhttps://links.example/\n"
+            "--trusted-host zoo.example\n"
+            "aardvark[big] >= 2, < 3 ; python_version >= '3.8'   # and why\n"
+            "bison==1.0 \\\n"
+            "    --hash=sha256:abcdef \\\n"
+            "    --hash=sha256:012345\n"
+            "cow @ https://example.org/cow-1.0.zip#sha256=00\n"
+            "git+https://example.org/dog.git@main#egg=dog\n"
+            "-r more.txt\n"
+        ),
+        more__txt="-c bounds.txt\n-r requirements.txt\nelk\n",
+        bounds__txt="elk<5\nfox==1\n",
+    )
+    found = read(tmp_path)
+    assert texts(found) == [
+        "aardvark[big] >= 2, < 3 ; python_version >= '3.8'",
+        "bison==1.0",
+        "cow @ https://example.org/cow-1.0.zip#sha256=00",
+        "git+https://example.org/dog.git@main#egg=dog",
+        "elk",
+    ]
+    assert found.requirements[1].hashes == ("sha256:abcdef", "sha256:012345")
+    assert found.constraints == ("elk<5", "fox==1")
+    assert found.index_url == "https://s3same@zoo.example/simple"
+    assert found.extra_index_urls == ("https://${ZOO_UNSET}.example",)
+    assert found.find_links == ("https://links.example/",)
+    assert found.no_binary == ("lxml", "cffi")
+    assert found.trusted_hosts == ("zoo.example",)
+    assert found.takes_prereleases
+    assert Requirements.from_data(found.to_data()) == found
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_file_with_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
+    """As some editors and shells write them."""
+    text = "aardvark\nbison\n"
+    content = text.encode(encoding) if encoding != "utf-16-le" else b"\xff\xfe" + text.encode(encoding)
+    write(tmp_path)
+    (tmp_path / "requirements.txt").write_bytes(content)
+    assert texts(read(tmp_path)) == ["aardvark", "bison"]
+
+
+def test_paths_are_relative_to_their_file_and_below_the_project(tmp_path: Path) -> None:
+    """Archives, directories and --find-links; the project itself is left out, with what it depends on taken in."""
+    root = write(tmp_path, requirements__txt="-r deep/more.txt\n-e .\nsub.whl\n", pyproject__toml=PYPROJECT)
+    (root / "deep" / "wheels").mkdir(parents=True)
+    (root / "deep" / "lib").mkdir()
+    (root / "deep" / "wheels" / "x-1-py3-none-any.whl").write_bytes(b"")
+    (root / "sub.whl").write_bytes(b"")
+    (root / "deep" / "more.txt").write_text(
+        "./wheels/x-1-py3-none-any.whl[all] ; python_version > '3'\n--find-links wheels/\n--editable ./lib\n"
+        f"y @ {(root / 'sub.whl').as_uri()}\n"
+    )
+    found = read(root)
+    assert [needed.path for needed in found.requirements] == [
+        "deep/wheels/x-1-py3-none-any.whl",
+        "deep/lib",
+        "sub.whl",
+        ".",
+    ]
+    assert found.requirements[0].text == "[all] ; python_version > '3'"
+    assert found.find_paths == ("deep/wheels",)
+    assert texts(found) == ["from-pyproject"]
+    require_shipped(found, {"sub.whl", "deep/lib/setup.py", "deep/wheels/x-1-py3-none-any.whl"})
+    with pytest.raises(ConfigError, match=r"requirements\.txt names sub\.whl, which does not travel"):
+        require_shipped(found, {"deep/lib/setup.py", "deep/wheels/x-1-py3-none-any.whl"})
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("aardvark=>1", "'aardvark=>1' is no requirement"),
+        ("--install-option x", "--install-option is no option that is known here"),
+        ("aardvark --hash=x", "'x' is no hash"),
+        ("-r missing.txt", "there is no file missing.txt"),
+        ("-r https://example.org/r.txt", "is a URL"),
+        ("./missing.whl", "there is no ./missing.whl"),
+        ("/usr/lib/x.whl", "/usr/lib/x.whl is not in the project"),
+        ("--find-links ../wheels", "../wheels is not in the project"),
+        ("-i", "-i has no value"),
+        ("aardvark[ @ https://keeper:open-sesame@zoo.example/", "is no requirement"),
+    ],
+)
+def test_line_that_is_wrong_is_named_with_its_number(tmp_path: Path, line: str, words: str) -> None:
+    """One line: file, number, what is wrong, without passwords."""
+    write(tmp_path, requirements__txt=f"# first\n\n{line}\n")
+    with pytest.raises(ConfigError) as caught:
+        find(tmp_path, tell=print)
+    assert str(caught.value).startswith("requirements.txt, line 3: ")
+    assert words in str(caught.value)
+    assert "open-sesame" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_dependencies_that_stand_in_other_files_are_read(tmp_path: Path) -> None:
+    """``dynamic`` of a pyproject.toml, and ``file:`` of a setup.cfg."""
+    dynamic = (
+        '[project]\nname = "shop"\ndynamic = ["dependencies"]\n'
+        '[tool.setuptools.dynamic]\ndependencies = {file = ["base.txt"]}\n'
+    )
+    write(tmp_path, pyproject__toml=dynamic, base__txt="aardvark\n")
+    assert texts(read(tmp_path)) == ["aardvark"]
+    (tmp_path / "pyproject.toml").unlink()
+    write(tmp_path, setup__cfg="[options]\ninstall_requires = file: base.txt\n")
+    assert texts(read(tmp_path)) == ["aardvark"]
+
+
+def test_extras_of_the_project_itself_count(tmp_path: Path) -> None:
+    """``.[crawl]`` is the project's dependencies and those of its extra."""
+    extra = '[project.optional-dependencies]\ncrawl = ["bison"]\nother = ["cow"]\n'
+    write(tmp_path, requirements__txt=".[crawl]\n", pyproject__toml=PYPROJECT + extra)
+    assert texts(read(tmp_path)) == ["from-pyproject", "bison"]
+
+
+def test_project_without_readable_metadata_is_told(tmp_path: Path) -> None:
+    """What a setup.py says is not known before it is run, and it is not run."""
+    write(tmp_path, requirements__txt="-e .\naardvark\n", setup__py="")
+    told: list[str] = []
+    found = find(tmp_path, tell=told.append)
+    assert found is not None
+    assert texts(found) == ["aardvark"]
+    assert len(told) == 1
+    assert told[0].startswith("requirements.txt, line 1: ")
+
+
+def test_script_says_what_it_needs(tmp_path: Path) -> None:
+    """A file of ``runspider`` can name its dependencies in itself."""
+    script = tmp_path / "spider.py"
+    script.write_text('# /// script\n# dependencies = [\n#   "aardvark>=2",\n# ]\n# ///\nimport scrapy\n')
+    found = find(None, script=script, tell=print)
+    assert found is not None
+    assert texts(found) == ["aardvark>=2"]
+    script.write_text("import scrapy\n")
+    assert find(None, script=script, tell=print) is None
+
+
+def test_passwords_are_not_shown() -> None:
+    """Of URLs in any text; a user that says nothing stays."""
+    text = "git+ssh://git@host/x and https://keeper:open-sesame@host/y?api_token=abcdef&z=1"
+    assert redact(text) == "git+ssh://git@host/x and https://***@host/y?api_token=***&z=1"
+    assert str(Requirement("x @ https://t0ken@host/x.whl")) == "x @ https://***@host/x.whl"
+    assert secrets_in([text, "https://t%40ken@host"]) == {"open-sesame", "abcdef", "t%40ken", "t@ken"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"requirements": [{"text": "x\n--index-url http://evil", "path": ".", "hashes": []}]},
+        {"requirements": [{"text": "", "path": "../x", "hashes": []}]},
+        {"requirements": [{"text": "", "path": "/etc", "hashes": []}]},
+        {"requirements": [{}]},
+        {"find_paths": ["a/../../b"]},
+        {"constraints": 5},
+        {"more": 1},
+        {"source": None},
+    ],
+)
+def test_data_that_is_malformed_is_refused(changed: dict[str, object]) -> None:
+    """Also signed data may come from another version, or from somebody who means harm."""
+    data = Requirements("requirements.txt").to_data()
+    with pytest.raises(ValueError, match="requirements cannot be read"):
+        Requirements.from_data({**data, **changed})
