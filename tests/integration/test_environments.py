@@ -76,7 +76,7 @@ def environments(machine: Machine) -> set[str]:
 @pytest.fixture(scope="module")
 def built(shared_machine: Machine) -> Machine:
     """Give a machine with a worker that builds."""
-    shared_machine.start_worker(slots=2)
+    shared_machine.start_worker(slots=2, env={"UV_HTTP_RETRIES": "0"})
     return shared_machine
 
 
@@ -144,6 +144,7 @@ def test_what_vscrapy_needs_stands_in_a_conflict(built: Machine, tmp_path: Path)
     assert re.search(r"vscrapy(==\S+)? depends? on twisted>=", words), words
 
 
+@pytest.mark.long
 def test_wheel_in_the_project_is_installed_by_its_path(built: Machine, tmp_path: Path) -> None:
     """A path in a nested file is relative to that; another content under the same name is another environment."""
     project = make_project(tmp_path / "project", f"{OFFLINE}-r deep/more.txt\n")
@@ -192,6 +193,17 @@ def test_password_of_an_index_is_never_shown(built: Machine, tmp_path: Path, mon
     assert f"127.0.0.1:{port}" in failed.stderr
     assert "it may be the network" in failed.stderr
     assert "open-sesame" not in failed.output + checked.output + listed.output
+
+
+def test_worker_that_reaches_no_index_takes_what_is_here(built: Machine, tmp_path: Path) -> None:
+    """With a wheel in the project, and the rest installed on the worker, it needs no network."""
+    index = f"--index-url http://127.0.0.1:{free_port()}/simple\n"
+    project = make_project(tmp_path / "project", f"{index}./okapi-1.0-py3-none-any.whl\n")
+    write_wheel(project, "okapi")
+    done = crawl(built, project, "okapi")
+    assert done.exit_code == 0, done.output
+    assert "no package index is reached; looking at what is here" in done.stderr
+    assert item(project)["found"] == "1.0"
 
 
 def test_build_ends_with_its_task(built: Machine, tmp_path: Path) -> None:
@@ -254,6 +266,7 @@ def test_worker_that_builds_nothing_leaves_the_task_to_others(machine: Machine, 
     assert crawl(machine, project, "aardvark").exit_code == 0
 
 
+@pytest.mark.long
 def test_feeds_of_a_detached_task_are_written_in_its_environment(built: Machine, tmp_path: Path) -> None:
     """Home on a worker has what the project needs: here, the storage of its feeds."""
     project = make_project(tmp_path / "project", f"{OFFLINE}vault\n")
@@ -301,6 +314,7 @@ def _index_or_skip() -> Iterator[None]:
     yield
 
 
+@pytest.mark.long
 def test_project_runs_with_the_scrapy_that_it_pins(built: Machine, tmp_path: Path) -> None:
     """An older Scrapy than the worker's comes from the index, and runs beside it."""
     with _index_or_skip():

@@ -70,8 +70,8 @@ def run(spec: dict[str, Any], channel_fd: int, work: Callable[[dict[str, Any], d
     except ModuleNotFoundError as error:
         traceback.print_exc()
         print(
-            f"vscrapy: worker {spec['worker']} has no module {error.name!r}, which the project needs; install it in "
-            "the worker's environment, or, if it is yours, see that it is not left out by .gitignore",
+            f"vscrapy: worker {spec['worker']} has no module {error.name!r}, which the project needs; name its "
+            f"package in {_source(job)}, or, if it is yours, see that it is not left out by .gitignore",
             file=sys.stderr,
         )
         return FAILED
@@ -82,6 +82,11 @@ def run(spec: dict[str, Any], channel_fd: int, work: Callable[[dict[str, Any], d
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def _source(job: dict[str, Any]) -> str:
+    """The file that says what the project needs."""
+    return str((job.get("requirements") or {}).get("source", "a requirements.txt beside scrapy.cfg"))
 
 
 def _enter(directory: Path, job: dict[str, Any]) -> None:

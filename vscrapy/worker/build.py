@@ -70,18 +70,13 @@ class Plan:
     root: Path
     cache: Path
 
-    @property
-    def is_without_index(self) -> bool:
-        """Is no index asked?"""
-        return self.requirements.is_without_index or self.indexes.is_without_index
-
     def key(self) -> str:
         """Say what it is before it is resolved: the same plan on the same machine has the same key."""
         local = {path: self.sums_below(path) for path in self.requirements.paths}
         data = self.requirements.to_data()
         del data["source"]
         indexes = [str(self.indexes), os.environ.get("UV_INDEX_URL"), os.environ.get("UV_DEFAULT_INDEX")]
-        return _digest(data, local, indexes, str(own_wheel(self.root / "wheels")), *machine())
+        return _digest(data, local, indexes, own_wheel(self.root / "wheels").parent.name, *machine())
 
     def sums_below(self, path: str) -> list[tuple[str, str]]:
         """The files at or below a path of the project, with their sums."""
@@ -112,6 +107,10 @@ def uv_binary() -> str:
     return str(uv.find_uv_bin())
 
 
+class _Unreachable(EnvironmentFailed):
+    """The package index cannot be reached."""
+
+
 class Build:
     """
     A build in its thread.
@@ -136,6 +135,10 @@ class Build:
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = ""
         self._staging: Path | None = None
+        #: No index is asked.
+        self._is_offline = requirements.is_without_index or indexes.is_without_index
+        #: Where what lies in the project is copied to, by its path there.
+        self._copies: dict[str, Path] = {}
         #: Directories with archives.
         self._links: list[Path] = []
 
@@ -171,7 +174,8 @@ class Build:
         timer.daemon = True
         timer.start()
         try:
-            self._prepare()
+            paths = dict.fromkeys(self._plan.requirements.paths)
+            self._copies = {path: self._copied(path, number) for number, path in enumerate(paths)}
             yield
         finally:
             timer.cancel()
@@ -181,23 +185,38 @@ class Build:
         """
         Find out which packages it will be; gives the name of the environment.
 
+        Where the index is not reached, what the project brings along and what is installed here may do.
+
         Raises:
             EnvironmentFailed: They cannot be had; why was told.
             OSError: uv cannot be run.
         """
+        try:
+            self._compile()
+        except _Unreachable as error:
+            if self._is_offline:
+                raise
+            self.tell("no package index is reached; looking at what is here")
+            self._is_offline = True
+            try:
+                self._compile()
+            except EnvironmentFailed:
+                raise error from None
+        lines = self._resolved()
+        (self.staging / "install.txt").write_text("\n".join([*self._sources(), *lines, ""]), encoding="utf-8")
+        # What was found in the project is known by its sum, not by where it lies now.
+        plain = [re.sub(r"file://\S*/", "", line) for line in lines]
+        needed = self._plan.requirements.requirements
+        local = [self._plan.sums_below(found.path) for found in needed if found.is_local]
+        return _digest(sorted(plain), local, *machine())
+
+    def _compile(self) -> None:
+        self._write_input()
         flags = ["--prerelease", "allow"] if self._plan.requirements.takes_prereleases else []
         self._run(
             *("pip", "compile", "--generate-hashes", "--no-annotate", "--no-header"),
             *("--python", sys.executable, "--output-file", "resolved.txt", *flags, "requirements.in"),
         )
-        lines = self._resolved()
-        (self.staging / "install.txt").write_text("\n".join([*self._sources(), *lines, ""]), encoding="utf-8")
-        # What was found in the project is known by its sum, not by where it lies now.
-        plain = [re.sub(r"file://\S*/", "", line) for line in lines]
-        local = [
-            self._plan.sums_below(found.path) for found in self._plan.requirements.requirements if found.is_local
-        ]
-        return _digest(sorted(plain), local, *machine())
 
     def install(self) -> Path:
         """
@@ -216,11 +235,10 @@ class Build:
 
     # --- what uv reads
 
-    def _prepare(self) -> None:
-        plan, requirements = self._plan, self._plan.requirements
-        copies = {path: self._copied(path, number) for number, path in enumerate(dict.fromkeys(requirements.paths))}
+    def _write_input(self) -> None:
+        plan, requirements, copies = self._plan, self._plan.requirements, self._copies
         self._links = [copies[path] for path in requirements.find_paths]
-        if plan.is_without_index:
+        if self._is_offline:
             # What the project leaves out is there, for vscrapy runs with it.
             wheels = plan.root / "wheels" / "installed"
             installed_wheels(wheels)
@@ -261,10 +279,10 @@ class Build:
         links = [*(path.as_uri() for path in self._links), *requirements.find_links, *indexes.find_links]
         extra = [*requirements.extra_index_urls, *indexes.extra_index_urls]
         return [
-            *([f"--index-url {index_url}"] if index_url and not self._plan.is_without_index else []),
-            *(f"--extra-index-url {url}" for url in extra if not self._plan.is_without_index),
+            *([f"--index-url {index_url}"] if index_url and not self._is_offline else []),
+            *(f"--extra-index-url {url}" for url in extra if not self._is_offline),
             *(f"--find-links {link}" for link in links),
-            *(["--no-index"] if self._plan.is_without_index else []),
+            *(["--no-index"] if self._is_offline else []),
             *(f"--no-binary {name}" for name in requirements.no_binary),
             *(f"--only-binary {name}" for name in requirements.only_binary),
         ]
@@ -331,11 +349,9 @@ class Build:
             if any(_DISK_FULL in line for line in said):
                 raise OSError(errno.ENOSPC, "the disk is full")
             is_network = any(_NETWORK.search(line) for line in said)
-            raise EnvironmentFailed(
-                "it may be the network: does this worker reach the package index?"
-                if is_network
-                else "what is needed cannot be had or built, as said above"
-            )
+            if is_network:
+                raise _Unreachable("it may be the network: does this worker reach the package index?")
+            raise EnvironmentFailed("what is needed cannot be had or built, as said above")
 
     def _shown(self, line: str) -> str:
         for secret in self._secrets:

@@ -15,6 +15,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -45,6 +46,16 @@ def own_wheel(directory: Path) -> Path:
     Raises:
         OSError: The disk refuses.
     """
+    files, info, sha256 = _own_files()
+    path = directory / sha256 / f"vscrapy-{__version__}-py3-none-any.whl"
+    if not path.exists():
+        _write(path, info, files)
+    return path
+
+
+@cache
+def _own_files() -> tuple[dict[str, bytes], str, str]:
+    """The files of vscrapy's wheel, the name of their metadata's directory, and the sum of all; read once."""
     package = Path(vscrapy.__file__).parent
     files = {
         f"vscrapy/{path.relative_to(package).as_posix()}": path.read_bytes()
@@ -56,10 +67,7 @@ def own_wheel(directory: Path) -> Path:
     files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: vscrapy\nVersion: {__version__}\n{needs}".encode()
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: vscrapy\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     sha256 = hashlib.sha256(b"".join(f"{name}\n{_sum(content)}\n".encode() for name, content in files.items()))
-    path = directory / sha256.hexdigest() / f"vscrapy-{__version__}-py3-none-any.whl"
-    if not path.exists():
-        _write(path, info, files)
-    return path
+    return files, info, sha256.hexdigest()
 
 
 def own_requirements() -> list[str]:
