@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Final
 
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from vscrapy.errors import EnvironmentFailed
 from vscrapy.requirements import Requirements, redact, secrets_in
@@ -48,10 +49,13 @@ _NETWORK: Final = re.compile(
 )
 #: What an environment must be able to do.
 _CHECK: Final = (
+    "import scrapy.core.downloader.contextfactory, scrapy.core.downloader.handlers.http11\n"
     "import vscrapy.worker.template, vscrapy.crawl.main, vscrapy.store.tasks, vscrapy.internals as internals\n"
     "internals.check()"
 )
 _DISK_FULL: Final = os.strerror(errno.ENOSPC)
+#: Scrapy's releases before the first do not say that they run with no Twisted beyond the second.
+_TWISTED: Final = (Version("2.13.4"), Version("25.5.0"))
 _HASH: Final = re.compile(r"--hash[= ](\S+)")
 _STAGING: Final = ".new-"
 
@@ -137,6 +141,8 @@ class Build:
         self._staging: Path | None = None
         #: No index is asked.
         self._is_offline = requirements.is_without_index or indexes.is_without_index
+        #: Further constraints.
+        self._bounds: list[str] = []
         #: Where what lies in the project is copied to, by its path there.
         self._copies: dict[str, Path] = {}
         #: Directories with archives.
@@ -203,12 +209,24 @@ class Build:
             except EnvironmentFailed:
                 raise error from None
         lines = self._resolved()
+        if self._is_twisted_too_new(lines):
+            self._bounds = [f"twisted<={_TWISTED[1]}"]
+            self._compile()
+            lines = self._resolved()
         (self.staging / "install.txt").write_text("\n".join([*self._sources(), *lines, ""]), encoding="utf-8")
         # What was found in the project is known by its sum, not by where it lies now.
         plain = [re.sub(r"file://\S*/", "", line) for line in lines]
         needed = self._plan.requirements.requirements
         local = [self._plan.sums_below(found.path) for found in needed if found.is_local]
         return _digest(sorted(plain), local, *machine())
+
+    @staticmethod
+    def _is_twisted_too_new(lines: list[str]) -> bool:
+        chosen = {name: version for name, _, version in (line.split()[0].partition("==") for line in lines)}
+        scrapy, twisted = chosen.get("scrapy"), chosen.get("twisted")
+        if not scrapy or not twisted:  # from a URL: whoever gives one knows
+            return False
+        return Version(scrapy) < _TWISTED[0] and Version(twisted) > _TWISTED[1]
 
     def _compile(self) -> None:
         self._write_input()
@@ -229,8 +247,8 @@ class Build:
         venv = self.staging / "environment"
         self._run("venv", "--quiet", "--relocatable", "--no-project", "--python", sys.executable, str(venv))
         python = str(venv / "bin" / "python")
-        self._run("pip", "install", "--python", python, "--no-deps", "--requirements", "install.txt")
-        self._execute([python, "-I", "-c", _CHECK], self.staging)
+        self._run("pip", "install", "--python", python, "--no-deps", "-r", "install.txt")
+        self._execute([python, "-I", "-W", "ignore", "-c", _CHECK], self.staging)
         return venv
 
     # --- what uv reads
@@ -252,8 +270,9 @@ class Build:
                 if not _is_own(found.text)
             ),
         ]
-        if requirements.constraints:
-            text = "\n".join([*requirements.constraints, ""])
+        constraints = [*requirements.constraints, *self._bounds]
+        if constraints:
+            text = "\n".join([*constraints, ""])
             (self.staging / "constraints.txt").write_text(text, encoding="utf-8")
             lines.insert(0, "-c constraints.txt")
         (self.staging / "requirements.in").write_text("\n".join([*lines, ""]), encoding="utf-8")

@@ -410,7 +410,7 @@ class Slots:
             self._say(f"task {taskid} is not run: {error}")
             return _Ending("failed", f"was not started: {error}")
         except EnvironmentFailed as error:
-            self._say(f"task {taskid} is not run: its environment: {error}")
+            self._say(f"task {taskid} is not run: no environment with {_source(job)}; its log says why")
             return _Ending("failed", f"was not started: no environment with {_source(job)}: {error}")
         except EnvironmentRefused as error:
             is_new = taskid not in self._unfit
