@@ -206,6 +206,7 @@ def test_password_of_an_index_is_never_shown(built: Machine, tmp_path: Path, mon
     assert "open-sesame" not in failed.output + checked.output + listed.output
 
 
+@pytest.mark.long
 def test_worker_that_reaches_no_index_takes_what_is_here(built: Machine, tmp_path: Path) -> None:
     """With a wheel in the project, and the rest installed on the worker, it needs no network."""
     index = f"--index-url http://127.0.0.1:{free_port()}/simple\n"

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 #: Waits between two tries (s): the first, and the longest.
 BACKOFF_S: Final = (0.1, 5.0)
+#: Calls that take long, at a time.
+N_LONG: Final = 4
 #: Time in which the same refusal is not told again (s).
 QUIET_S: Final = 60.0
 
@@ -48,6 +50,9 @@ class Contact:
         self._say = say
         self._pool = _Pool(0, n_threads, "vscrapy-store")
         self._pool.start()
+        # Of their own: what takes long must not keep the others from Redis.
+        self._long_pool = _Pool(0, N_LONG, "vscrapy-long")
+        self._long_pool.start()
         self.is_made = False
         self._has_been_made = False
         self._refusals: dict[str, float] = {}
@@ -61,6 +66,10 @@ class Contact:
     def in_thread(self, function: Callable[..., T], *args: Any, **named: Any) -> Deferred[T]:
         """Call *function*, which says nothing about Redis, in a thread."""
         return deferToThreadPool(self._reactor, self._pool, function, *args, **named)
+
+    def at_length(self, function: Callable[..., T], *args: Any, **named: Any) -> Deferred[T]:
+        """Call *function*, which may take minutes, in a thread; what is more than ``N_LONG`` at a time waits."""
+        return deferToThreadPool(self._reactor, self._long_pool, function, *args, **named)
 
     async def insist(self, function: Callable[..., T], *args: Any, **named: Any) -> T:
         """Call *function*, whose repeat is harmless, until Redis has done it."""
@@ -99,6 +108,7 @@ class Contact:
     def stop(self) -> None:
         """Start no more calls; those without a reply end with the process."""
         self._pool.adjustPoolsize(0, 0)
+        self._long_pool.adjustPoolsize(0, 0)
 
     def _succeeded(self, result: T) -> T:
         self.made()

@@ -128,6 +128,8 @@ class Environments:
             EnvironmentRefused: This worker does not build.
             OSError: The disk refuses.
         """
+        if not requirements.requirements:
+            return self._base
         words = await self._contact.in_thread(lacking, requirements, sums)
         if not words:
             return self._base
@@ -201,7 +203,7 @@ class Environments:
             if not isinstance(error, EnvironmentFailed | OSError):
                 self._say(failure.getTraceback())
 
-        self._contact.in_thread(self._make, key, obtaining).addCallbacks(done, failed)
+        self._contact.at_length(self._make, key, obtaining).addCallbacks(done, failed)
 
     def _told(self, key: str, line: str) -> None:
         """Tell all who wait; from the build's thread."""
