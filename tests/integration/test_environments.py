@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import http.server
 import json
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -216,6 +219,53 @@ def test_worker_that_reaches_no_index_takes_what_is_here(built: Machine, tmp_pat
     assert done.exit_code == 0, done.output
     assert "no package index is reached; looking at what is here" in done.stderr
     assert item(project)["found"] == "1.0"
+
+
+class _ClosedIndex(http.server.BaseHTTPRequestHandler):
+    """A package index that has one wheel, for who has the password."""
+
+    wheel: Path
+
+    def do_GET(self) -> None:
+        password = base64.b64encode(b"keeper:open-sesame").decode()
+        if self.headers.get("Authorization") != f"Basic {password}":
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic")
+            self.end_headers()
+        elif self.path == "/simple/kiwi/":
+            self._answer(f'<a href="/files/{self.wheel.name}">{self.wheel.name}</a>'.encode(), "text/html")
+        elif self.path == f"/files/{self.wheel.name}":
+            self._answer(self.wheel.read_bytes(), "application/octet-stream")
+        else:
+            self.send_error(404)
+
+    def _answer(self, content: bytes, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.long
+def test_index_of_its_own_is_asked_with_its_password(
+    built: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the project's package only: what Scrapy and vscrapy need is the worker's. The password stays unseen."""
+    handler = type("Handler", (_ClosedIndex,), {"wheel": write_wheel(tmp_path / "served", "kiwi", "6.0")})
+    monkeypatch.setitem(built.env, "ZOO_PASSWORD", "open-sesame")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://keeper:${{ZOO_PASSWORD}}@127.0.0.1:{server.server_port}/simple"
+        project = make_project(tmp_path / "project", f"--index-url {url}\nkiwi\n")
+        done = crawl(built, project, "kiwi")
+        server.shutdown()
+    assert done.exit_code == 0, done.output
+    assert item(project)["found"] == "6.0"
+    assert "open-sesame" not in done.output
 
 
 def test_build_ends_with_its_task(built: Machine, tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ _CHECK: Final = (
     "internals.check()"
 )
 _DISK_FULL: Final = os.strerror(errno.ENOSPC)
+#: How uv begins to say why it failed, in its versions; and what it says when it was no accident.
+_ERROR: Final = re.compile(r"\s*(error:|×)", re.IGNORECASE)
+_UNSOLVED: Final = "No solution found"
 #: Scrapy's releases before the first do not say that they run with no Twisted beyond the second.
 _TWISTED: Final = (Version("2.13.4"), Version("25.5.0"))
 _HASH: Final = re.compile(r"--hash[= ](\S+)")
@@ -141,6 +144,10 @@ class Build:
         self._staging: Path | None = None
         #: No index is asked.
         self._is_offline = requirements.is_without_index or indexes.is_without_index
+        #: What is installed here may be taken, too.
+        self._offers_installed = self._is_offline
+        #: What uv said last, when it may still be tried in another way.
+        self._held: list[str] = []
         #: Further constraints.
         self._bounds: list[str] = []
         #: Where what lies in the project is copied to, by its path there.
@@ -191,23 +198,17 @@ class Build:
         """
         Find out which packages it will be; gives the name of the environment.
 
-        Where the index is not reached, what the project brings along and what is installed here may do.
+        Where the index is not reached, or has not all of it (one of a company's own packages, say), what is installed
+        here is offered, too.
 
         Raises:
             EnvironmentFailed: They cannot be had; why was told.
             OSError: uv cannot be run.
         """
         try:
-            self._compile()
-        except _Unreachable as error:
-            if self._is_offline:
-                raise
-            self.tell("no package index is reached; looking at what is here")
-            self._is_offline = True
-            try:
-                self._compile()
-            except EnvironmentFailed:
-                raise error from None
+            self._compile(holds_errors=not self._offers_installed)
+        except EnvironmentFailed as error:
+            self._compile_again(error)
         lines = self._resolved()
         if self._is_twisted_too_new(lines):
             self._bounds = [f"twisted<={_TWISTED[1]}"]
@@ -228,12 +229,33 @@ class Build:
             return False
         return Version(scrapy) < _TWISTED[0] and Version(twisted) > _TWISTED[1]
 
-    def _compile(self) -> None:
+    def _compile_again(self, error: EnvironmentFailed) -> None:
+        """Try with what is installed here, if that may help; else tell what uv said."""
+        held, self._held = self._held, []
+        is_unsolved = any(_UNSOLVED in line for line in held)
+        if self._offers_installed or self.is_killed or not (is_unsolved or isinstance(error, _Unreachable)):
+            for line in held:
+                self.tell(line)
+            raise error
+        self._offers_installed = True
+        if not isinstance(error, _Unreachable):
+            self._compile()
+            return
+        for line in (*held, "no package index is reached; looking at what is here"):
+            self.tell(line)
+        self._is_offline = True
+        try:
+            self._compile()
+        except EnvironmentFailed:
+            raise error from None
+
+    def _compile(self, *, holds_errors: bool = False) -> None:
         self._write_input()
         flags = ["--prerelease", "allow"] if self._plan.requirements.takes_prereleases else []
         self._run(
             *("pip", "compile", "--generate-hashes", "--no-annotate", "--no-header"),
             *("--python", sys.executable, "--output-file", "resolved.txt", *flags, "requirements.in"),
+            holds_errors=holds_errors,
         )
 
     def install(self) -> Path:
@@ -256,7 +278,7 @@ class Build:
     def _write_input(self) -> None:
         plan, requirements, copies = self._plan, self._plan.requirements, self._copies
         self._links = [copies[path] for path in requirements.find_paths]
-        if self._is_offline:
+        if self._offers_installed:
             # What the project leaves out is there, for vscrapy runs with it.
             wheels = plan.root / "wheels" / "installed"
             installed_wheels(wheels)
@@ -326,11 +348,16 @@ class Build:
 
     # --- processes
 
-    def _run(self, *args: str) -> None:
-        self._execute([uv_binary(), *args], self.staging)
+    def _run(self, *args: str, holds_errors: bool = False) -> None:
+        self._execute([uv_binary(), *args], self.staging, holds_errors=holds_errors)
 
-    def _execute(self, command: list[str], directory: Path) -> None:
-        """Run a command to its end, and tell what it says on stderr."""
+    def _execute(self, command: list[str], directory: Path, *, holds_errors: bool = False) -> None:
+        """
+        Run a command to its end, and tell what it says on stderr.
+
+        Args:
+            holds_errors: From the first error on, it is kept instead of told.
+        """
         nice = shutil.which("nice")
         if nice is not None:
             command = [nice, "-n", str(NICENESS), *command]
@@ -355,7 +382,10 @@ class Build:
                     installed.append(words.removeprefix(" + ").partition(" ")[0])
                 elif words:
                     said.append(words)
-                    self.tell(words.strip())
+                    if holds_errors and (self._held or _ERROR.match(words)):
+                        self._held.append(words.strip())
+                    else:
+                        self.tell(words.strip())
         if installed:
             self.tell(f"installed {', '.join(installed)}")
         code = process.wait()
