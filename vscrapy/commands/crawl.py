@@ -66,8 +66,9 @@ class _OnWorkers:
         group.add_argument(
             "--requirements",
             metavar="FILE",
-            help="what the project needs of third parties; default: its requirements.txt, pyproject.toml or "
-            "setup.cfg; none: whatever the workers have",
+            # Scrapy's formatter takes a line that ends with a colon for a heading.
+            help="the packages that the project needs (default is its requirements.txt, pyproject.toml or setup.cfg; "
+            "with none it runs with what the workers have)",
         )
         config.add_redis_options(group)
 
