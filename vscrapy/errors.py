@@ -57,6 +57,10 @@ class TaskGone(VscrapyError):
     """There is no such task: it never was, or it has expired."""
 
 
+class WorkerGone(VscrapyError):
+    """There is no such worker, or it gives no sign of life."""
+
+
 class Fenced(VscrapyError):
     """This crawl process was given up for dead; its leases belong to others now."""
 

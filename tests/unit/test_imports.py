@@ -27,7 +27,7 @@ LAYERS: Final = (
     {"embedded", "internals"},
     {"store"},
     {"bundle"},
-    {"config", "stats", "ignore", "localmodules", "valve", "httpcache"},
+    {"config", "stats", "ignore", "localmodules", "valve", "httpcache", "labels"},
     {"wire"},
     {"keys", "states", "model", "errors", "shown"},
     {""},

@@ -21,12 +21,14 @@ from vscrapy import config, embedded, internals
 from vscrapy.commands._standin import CrawlerStandIn
 from vscrapy.errors import ConfigError, StoreUnavailable
 from vscrapy.home import remote_feeds
+from vscrapy.labels import parse_choice
 from vscrapy.preflight.check import check
 from vscrapy.preflight.finding import Finding, Severity
 from vscrapy.preflight.report import all_lines, start_lines
 from vscrapy.sender.attached import AttachedCrawl
 from vscrapy.sender.outputs import Outputs
 from vscrapy.sender.submit import Order, project_dir, submit
+from vscrapy.sender.waiting import why_waiting
 from vscrapy.store.base import Store
 from vscrapy.store.workers import Workers
 
@@ -58,6 +60,20 @@ class _OnWorkers:
             "--workers", type=int, default=0, metavar="N", help="crawl processes at most (default: as many as fit)"
         )
         group.add_argument(
+            "--on",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="only on workers with this label; V1,V2: one of these; several --on: all of them; name=W: worker W",
+        )
+        group.add_argument(
+            "--exclude",
+            action="append",
+            default=[],
+            metavar="WORKER",
+            help="not on this worker; or NAME=VALUE, as --on",
+        )
+        group.add_argument(
             "--check",
             action="store_true",
             help="name what would differ from one process, with what to do about it, and crawl nothing",
@@ -81,6 +97,7 @@ class _OnWorkers:
             has_feeds=opts.detach and bool(remote_feeds(settings)),
             file=file,
             profile=_profile(opts),
+            choice=parse_choice(opts.on, opts.exclude),
         )
         if opts.check:
             self.exitcode = self._check(spider_class, settings, order)
@@ -145,6 +162,9 @@ class _OnWorkers:
             print(f"when all is crawled, a worker writes {', '.join(config.redact(uri) for uri in remote)}")
         if set(map(str, settings.getdict("FEEDS"))) - set(remote):
             print(f"its items stay on Redis; fetch them with: vscrapy items {taskid} -o FILE")
+        why = why_waiting(Workers(store).list(), order.choice, has_begun=True)
+        if why:
+            print(f"vscrapy: task {taskid} waits: {why}", file=sys.stderr)
 
 
 class Crawl(_OnWorkers, ScrapyCrawl):

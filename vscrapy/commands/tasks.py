@@ -12,6 +12,8 @@ from rich.table import Table
 
 from vscrapy import config, embedded
 from vscrapy.commands import _store, _tables
+from vscrapy.labels import labels_to_text
+from vscrapy.sender.waiting import why_waiting
 from vscrapy.store.tasks import TaskRecord, Tasks
 from vscrapy.store.workers import WorkerRecord, Workers
 from vscrapy.valve import Valve
@@ -53,7 +55,7 @@ def run(argv: list[str]) -> int:
     console.print()
     console.print(_worker_table(workers, now_ms))
     console.print()
-    console.print(_task_table(records, now_ms, has_workers=any(worker.is_alive for worker in workers)))
+    console.print(_task_table(records, now_ms, workers))
     return 0
 
 
@@ -68,6 +70,8 @@ def _task_data(record: TaskRecord) -> dict[str, Any]:
     data["state"] = record.state.value
     data["valve"] = record.valve.value
     data["stop_mode"] = record.stop_mode.value if record.stop_mode else None
+    data["on"], data["exclude"] = record.choice.on, record.choice.exclude
+    del data["choice"]
     data["in_flight"] = data.pop("leased")
     data["attached"] = data.pop("is_attached")
     data["waiting"] = record.is_waiting
@@ -88,14 +92,14 @@ def _ago(since_ms: int, now_ms: int) -> str:
 def _worker_table(workers: list[WorkerRecord], now_ms: int) -> Table:
     table = _tables.table(
         f"workers: {len(workers)}",
-        left="worker state host version",
+        left="worker state host version labels",
         right="procs slots pid up seen",
-        order="worker state procs slots host pid up seen version",
+        order="worker state procs slots host pid up seen version labels",
     )
     for worker in workers:
         table.add_row(
             worker.name,
-            ("online" if worker.is_alive else "lost") + (f", {worker.refused} refused" if worker.refused else ""),
+            _worker_state(worker),
             str(worker.processes),
             str(worker.slots),
             worker.host,
@@ -103,11 +107,19 @@ def _worker_table(workers: list[WorkerRecord], now_ms: int) -> Table:
             _ago(worker.since_ms, now_ms),
             f"{_ago(worker.seen_ms, now_ms)} ago",
             worker.version,
+            labels_to_text(worker.labels),
         )
     return table
 
 
-def _task_table(records: list[TaskRecord], now_ms: int, *, has_workers: bool) -> Table:
+def _worker_state(worker: WorkerRecord) -> str:
+    state = "online" if worker.is_alive else "lost"
+    if worker.is_alive and worker.is_draining:
+        state += ", ends"
+    return state + (f", {worker.refused} refused" if worker.refused else "")
+
+
+def _task_table(records: list[TaskRecord], now_ms: int, workers: list[WorkerRecord]) -> Table:
     table = _tables.table(
         f"tasks: {len(records)}",
         left="spider state sender",
@@ -123,7 +135,8 @@ def _task_table(records: list[TaskRecord], now_ms: int, *, has_workers: bool) ->
         if record.valve is not Valve.AUTO and not record.ended_ms:
             state += f" (valve {record.valve.value})"
         if record.is_waiting:
-            state += ", waits for a slot" if has_workers else ", waits for a worker"
+            has_worker = not why_waiting(workers, record.choice, has_begun=True)
+            state += ", waits for a slot" if has_worker else f", waits for a worker {record.choice}".rstrip()
         sender = "detached"
         if record.is_attached:
             sender = "attached" if record.ended_ms else f"seen {_ago(record.sender_ms, now_ms)} ago"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vscrapy.bundle import manifest_from_json
 from vscrapy.errors import BundleError, TaskGone
+from vscrapy.labels import Choice
 from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.failures import Failures, Retried
@@ -100,6 +101,7 @@ class Again:
                 sender_timeout_ms=0,
                 log_keep=record.log_keep,
                 items_limit=record.items_limit,
+                choice=Choice(tuple(job.get("on", ())), tuple(job.get("exclude", ()))),
                 requests=[
                     replace(request, payload=sign_anew(request.payload, old_key, payload_key(key, nonce)))
                     for request in requests.values()

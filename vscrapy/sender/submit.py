@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vscrapy import bundle, config, httpcache, localmodules
 from vscrapy.errors import ConfigError, ProtocolMismatch
 from vscrapy.home import remote_feeds
+from vscrapy.labels import ANY, Choice
 from vscrapy.localmodules import OutsideRoot
 from vscrapy.model import PROTOCOL
 from vscrapy.politeness import is_of_task
@@ -70,6 +71,8 @@ class Order:
     file: Path | None = None
     #: Where crawl processes leave their profiles, below the project, with ``/``; '': none is made.
     profile: str = ""
+    #: Which workers it takes.
+    choice: Choice = ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         "sender_timeout_ms": int(timeout_s * 1000),
         "log_keep": settings.getint("VSCRAPY_LOG_KEEP", LOG_KEEP),
         "items_limit": settings.getint("VSCRAPY_ITEMS_LIMIT", ITEMS_LIMIT_BYTES),
+        "choice": order.choice,
     }
     tasks = Tasks(store)
     job = _job(order, settings, made, has_job_dir=job_dir is not None)
@@ -182,6 +186,8 @@ def _job(order: Order, settings: BaseSettings, made: _Collected, *, has_job_dir:
         "counts_items_at_home": counts_items_at_home(order, settings),
         "feeds": _feeds(settings) if order.has_feeds else None,
         "max_processes": order.max_processes,
+        "on": list(order.choice.on),
+        "exclude": list(order.choice.exclude),
         "has_job_dir": has_job_dir,
         "is_attached": order.is_attached,
         "host": socket.gethostname(),

@@ -13,8 +13,8 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +27,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from vscrapy import __version__
 from vscrapy.config import redact
 from vscrapy.errors import ConfigError, NameTaken, StoreRefused, StoreUnavailable, TaskGone
+from vscrapy.labels import labels_to_text
 from vscrapy.model import Endpoint
 from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store
@@ -93,6 +94,12 @@ class AgentOptions:
     bundle_bytes: int = LIMIT_BYTES
     #: Resident memory that a crawl process may take (bytes); 0: any.
     memory_bytes: int = 0
+    #: What tasks can ask for (``vscrapy crawl --on``).
+    labels: Mapping[str, str] = field(default_factory=dict)
+    #: Finish and end after so many crawl processes; 0: never.
+    max_tasks: int = 0
+    #: Added to the niceness of crawl processes, and of what they are forked from.
+    nice: int = 0
     entry: tuple[str, str] = ENTRY
     home_entry: tuple[str, str] = HOME_ENTRY
 
@@ -129,7 +136,7 @@ class Agent(Service):
         # Each crawl process can want one for its checkout, one for its log, and one for its end.
         self._contact = Contact(reactor, say, n_threads=8 + 3 * options.slots)
         self._relay = Relay(reactor, lambda taskid, lines: self._contact.call(streams.append_log, taskid, lines), say)
-        self._spawner = Spawner(reactor, say)
+        self._spawner = Spawner(reactor, say, nice=options.nice)
         self._checkouts = Checkouts(options.home, Blobs(self._store), say, limit_bytes=options.bundle_bytes)
         self._slots = Slots(
             reactor,
@@ -140,7 +147,7 @@ class Agent(Service):
             self._checkouts,
             SlotOptions(
                 *(options.slots, endpoint, options.entry, options.home_entry),
-                *(options.close_timeout_s, options.turn_s, options.memory_bytes),
+                *(options.close_timeout_s, options.turn_s, options.memory_bytes, options.labels),
             ),
             freed=self._freed,
             say=say,
@@ -209,6 +216,7 @@ class Agent(Service):
             "python": platform.python_version(),
             "scrapy": version("scrapy"),
             "twisted": version("twisted"),
+            "labels": labels_to_text(self._options.labels),
         }
         for name in self._names():
             if self._is_draining:
@@ -245,6 +253,7 @@ class Agent(Service):
             "slots": self._options.slots,
             "processes": self._slots.n_busy,
             "refused": self._slots.n_refused,
+            "draining": int(self._is_draining),
         }
 
     def beat_failed(self, error: StoreUnavailable | StoreRefused) -> None:
@@ -257,6 +266,10 @@ class Agent(Service):
     def found_dead(self, names: list[str]) -> None:
         """The pulse has learned that workers are dead."""
         self._reactor.callFromThread(self._reap, names)
+
+    def told_to_drain(self) -> None:
+        """Somebody wants this worker to finish and end."""
+        self._reactor.callFromThread(self._drain_once, "it was told to finish (vscrapy drain)")
 
     def declared_dead(self) -> None:
         """The pulse has learned that this worker counted as dead."""
@@ -416,6 +429,12 @@ class Agent(Service):
         else:
             self._end(None)
 
+    def _drain_once(self, why: str) -> None:
+        """Begin to end, if it does not yet."""
+        if not self._is_draining:
+            self._say(why)
+            self._drain()
+
     def _drain(self) -> None:
         self._is_draining = True
         self._slots.drain()
@@ -428,6 +447,9 @@ class Agent(Service):
 
     def _freed(self) -> None:
         """A slot is free."""
+        n_ended = self._slots.n_ended
+        if 0 < self._options.max_tasks <= n_ended:
+            self._drain_once(f"{n_ended} crawl processes have ended here (--max-tasks)")
         if self._is_draining and self._slots.n_busy == 0:
             self._finish()
         else:

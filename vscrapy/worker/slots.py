@@ -12,7 +12,7 @@ import signal
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from vscrapy import wire
 from vscrapy.bundle import manifest_from_json
 from vscrapy.errors import BundleError, NotVerified, ProtocolMismatch, StoreRefused, StoreUnavailable, TaskGone
+from vscrapy.labels import Choice
 from vscrapy.model import Endpoint, Manifest
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.frontier import MOST_DEATHS, leave
@@ -81,6 +82,8 @@ class SlotOptions:
     turn_s: float
     #: Resident memory that a crawl process may take (bytes); 0: any.
     memory_bytes: int = 0
+    #: This worker's labels.
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,8 @@ class Slots:
         self.worker = ""
         #: How often a task was not begun here because something of it was not signed, or not what was signed.
         self.n_refused = 0
+        #: Crawl processes that have run here, and ended.
+        self.n_ended = 0
         self._residents: dict[str, _Resident] = {}
         self._n_claiming = 0
         self._is_draining = False
@@ -147,6 +152,8 @@ class Slots:
         self._epoch = 0
         #: Tasks that speak another protocol; said once.
         self._foreign: set[int] = set()
+        #: Tasks whose records say that they take this worker, and their jobs do not.
+        self._misled: set[tuple[int, Choice]] = set()
 
     @property
     def n_busy(self) -> int:
@@ -201,11 +208,13 @@ class Slots:
 
     def _wanting(self, records: Iterable[TaskRecord]) -> list[TaskRecord]:
         """The tasks that would take one more process, and that this worker can serve."""
-        return [
-            record
-            for record in records
-            if (record.is_growing or record.wants_home) and record.taskid not in self._foreign
-        ]
+        return [record for record in records if (record.is_growing or record.wants_home) and self._is_fit(record)]
+
+    def _is_fit(self, record: TaskRecord) -> bool:
+        """Does the task take this worker, and speak its protocol?"""
+        if record.taskid in self._foreign or (record.taskid, record.choice) in self._misled:
+            return False
+        return record.choice.takes(self.worker, self._options.labels)
 
     def kill_task(self, taskid: int, reason: str) -> None:
         """End a task's processes at once."""
@@ -321,6 +330,7 @@ class Slots:
         await self._leave(child, ending)
         if resident.directory is not None:
             await self._contact.in_thread(self._checkouts.remove, resident.directory)
+        self.n_ended += child.is_launched
         del self._residents[child.place.process]
         if record.taskid not in self.close_timeouts_s:
             self._relay.close(record.taskid)
@@ -332,6 +342,8 @@ class Slots:
         try:
             job, key = await self._contact.insist(self._read_job, taskid)
             child.key = key
+            if not self._is_chosen(child.place, record, job):
+                return _Ending("left")
             child.pulse.timeout_s = float(job.get("request_timeout_s", child.pulse.timeout_s))
             manifest = manifest_from_json(job["manifest"])
             child.shas = sorted({file.sha256 for root in manifest.roots for file in root.files})
@@ -355,6 +367,16 @@ class Slots:
                 return _Ending("left", f"was not started: {error}; this worker tries again later")
             return _Ending("crashed", f"was not started: {error}")
         return _ending(child, await child.ended)
+
+    def _is_chosen(self, place: Place, record: TaskRecord, job: Mapping[str, Any]) -> bool:
+        """Does the task take this worker? The record says so; the job, which is signed, must say the same."""
+        choice = Choice(tuple(job.get("on", ())), tuple(job.get("exclude", ())))
+        if choice.takes(place.worker, self._options.labels):
+            return True
+        self.n_refused += 1
+        self._misled.add((place.taskid, record.choice))
+        self._say(f"task {place.taskid} is not run: it was sent with {choice}, and somebody has changed its record")
+        return False
 
     @staticmethod
     def _is_wanted(child: CrawlProcess) -> bool:

@@ -36,6 +36,8 @@ BACKOFF_S: Final = (0.2, 5.0)
 GOOD_S: Final = 10.0
 #: Time to import Scrapy in (s).
 READY_S: Final = 60.0
+#: The most that a process can be nice.
+NICEST: Final = 19
 #: What user code must not find in its environment: it gets the address it needs in its spec.
 SECRETS: Final = ("VSCRAPY_SECRET", "VSCRAPY_REDIS_URL")
 
@@ -95,9 +97,10 @@ class _Watcher(ProcessProtocol):
 class Spawner:
     """Keeps a template, and its orders."""
 
-    def __init__(self, reactor: Reactor, say: Callable[[str], None]) -> None:
+    def __init__(self, reactor: Reactor, say: Callable[[str], None], *, nice: int = 0) -> None:
         self._reactor = reactor
         self._say = say
+        self._nice = nice
         self._next_id = 1
         self._waiting: list[Order] = []
         #: Orders that the present template has: not forked yet, and running.
@@ -140,11 +143,18 @@ class Spawner:
                 socket.AF_UNIX,
                 Factory.forProtocol(lambda: connection),
             )
+            self._be_nice(self._process)
         finally:
             os.close(null)
             ours.close()
             theirs.close()
         self._timer = self._reactor.callLater(READY_S, self._too_slow)
+
+    def _be_nice(self, process: Process) -> None:
+        """Give the template its niceness, and so whatever it forks; it has one thread yet."""
+        if self._nice and process.pid is not None:
+            own = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, process.pid, min(own + self._nice, NICEST))
 
     def stop(self) -> None:
         """End the template by closing our end; its children see the same on their channels."""
