@@ -27,7 +27,7 @@ LAYERS: Final = (
     {"embedded", "internals"},
     {"store"},
     {"bundle"},
-    {"config", "stats", "ignore", "localmodules", "valve", "httpcache", "labels"},
+    {"config", "stats", "ignore", "localmodules", "valve", "httpcache", "labels", "versions"},
     {"wire"},
     {"keys", "states", "model", "errors", "shown"},
     {""},

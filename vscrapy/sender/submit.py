@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import shutil
 import socket
@@ -12,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +26,7 @@ from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import ITEMS_LIMIT_BYTES, LOG_KEEP
 from vscrapy.store.tasks import Tasks
+from vscrapy.versions import versions_here
 from vscrapy.wire import encode_job, new_nonce, payload_key, task_key
 
 if TYPE_CHECKING:
@@ -197,10 +196,7 @@ def _job(order: Order, settings: BaseSettings, made: _Collected, *, has_job_dir:
         "working_directory": made.bundle.manifest.working_directory,
         "project_paths": made.project_paths,
         "import_roots": [root.name for root in made.bundle.manifest.roots if root.name != "project"],
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("scrapy", "twisted", "vscrapy")},
-        },
+        "versions": versions_here(),
     }
 
 

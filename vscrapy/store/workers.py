@@ -52,6 +52,12 @@ class WorkerRecord:
     labels: Mapping[str, str] = field(default_factory=dict)
     #: It finishes what it has in hand, and ends; or was told so.
     is_draining: bool = False
+    twisted: str = ""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What it crawls with (:mod:`vscrapy.versions`); '': it does not say."""
+        return {"python": self.python, "scrapy": self.scrapy, "twisted": self.twisted, "vscrapy": self.version}
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +282,7 @@ def _worker(name: str, record: dict[str, str], *, is_alive: bool) -> WorkerRecor
         since_ms=number("since_ms"),
         seen_ms=number("seen_ms"),
         refused=number("refused"),
+        twisted=record.get("twisted", ""),
         labels=labels_from_text(record.get("labels", "")),
         is_draining=number("draining") > 0 or (bool(record.get("drain")) and record["drain"] == record.get("token")),
     )

@@ -8,14 +8,12 @@ the heartbeat has a thread of its own (``pulse``).
 from __future__ import annotations
 
 import os
-import platform
 import random
 import socket
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +33,7 @@ from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import Streams
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
+from vscrapy.versions import versions_here
 from vscrapy.worker.bell import Bell
 from vscrapy.worker.checkout import LIMIT_BYTES, Checkouts
 from vscrapy.worker.contact import BACKOFF_S, Contact
@@ -208,14 +207,13 @@ class Agent(Service):
         """Enter this worker under a name that nobody has, and begin its heartbeat and its looks."""
         # No place is claimed under a name that has no heartbeat: nobody would reap it.
         self._identity, self._slots.worker = None, ""
+        versions = versions_here()
         fields = {
             **self._beat_fields(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "version": __version__,
-            "python": platform.python_version(),
-            "scrapy": version("scrapy"),
-            "twisted": version("twisted"),
+            **{name: versions[name] for name in ("python", "scrapy", "twisted")},
             "labels": labels_to_text(self._options.labels),
         }
         for name in self._names():

@@ -29,6 +29,7 @@ from vscrapy.store.frontier import MOST_DEATHS, leave
 from vscrapy.store.tasks import TaskRecord, Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.valve import ALL
+from vscrapy.versions import differing, told, versions_here
 from vscrapy.wire import LogLine
 from vscrapy.worker.checkout import Checkouts
 from vscrapy.worker.contact import BACKOFF_S
@@ -154,6 +155,9 @@ class Slots:
         self._foreign: set[int] = set()
         #: Tasks whose records say that they take this worker, and their jobs do not.
         self._misled: set[tuple[int, Choice]] = set()
+        self._versions = versions_here()
+        #: Tasks whose senders were told that versions differ here.
+        self._warned: set[int] = set()
 
     @property
     def n_busy(self) -> int:
@@ -345,6 +349,7 @@ class Slots:
             if not self._is_chosen(child.place, record, job):
                 return _Ending("left")
             child.pulse.timeout_s = float(job.get("request_timeout_s", child.pulse.timeout_s))
+            self._compare_versions(child.place, job)
             manifest = manifest_from_json(job["manifest"])
             child.shas = sorted({file.sha256 for root in manifest.roots for file in root.files})
             child.close_timeout_s = float(job.get("close_timeout_s", self._options.close_timeout_s))
@@ -377,6 +382,17 @@ class Slots:
         self._misled.add((place.taskid, record.choice))
         self._say(f"task {place.taskid} is not run: it was sent with {choice}, and somebody has changed its record")
         return False
+
+    def _compare_versions(self, place: Place, job: Mapping[str, Any]) -> None:
+        """Warn, once in a task, when its sender has other versions than this worker: results may differ."""
+        sent, here = job.get("versions", {}), self._versions
+        names = differing(sent, here)
+        if names and place.taskid not in self._warned:
+            self._warned.add(place.taskid)
+            words = (
+                f"has {told(here, names)}; the task was sent with {told(sent, names)} (see 'vscrapy -l --versions')"
+            )
+            self._put_in_log(place, f"vscrapy: warning: worker {place.worker} {words}\n", logging.WARNING)
 
     @staticmethod
     def _is_wanted(child: CrawlProcess) -> bool:
@@ -437,8 +453,10 @@ class Slots:
 
     def _say_in_log(self, place: Place, words: str) -> None:
         """Say something of a process in its task's log."""
-        text = f"vscrapy: {place.title} on worker {place.worker} {words}\n"
-        line = LogLine("err", text, time.time(), level=logging.CRITICAL, process=place.number, worker=place.worker)
+        self._put_in_log(place, f"vscrapy: {place.title} on worker {place.worker} {words}\n", logging.CRITICAL)
+
+    def _put_in_log(self, place: Place, text: str, level: int) -> None:
+        line = LogLine("err", text, time.time(), level=level, process=place.number, worker=place.worker)
         self._relay.add(place.taskid, [line], worker=place.worker)
 
     async def _give_back(self, place: Place, *, is_late: bool = False) -> None:
