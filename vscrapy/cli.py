@@ -15,6 +15,7 @@ from vscrapy.errors import VscrapyError
 COMMANDS: Final = {
     "worker": "worker",
     "config": "config",
+    "doctor": "doctor",
     "drain": "drain",
     "shutdown": "shutdown",
     "stop": "stop",
@@ -130,6 +131,7 @@ vscrapy: scrapy, with crawl and runspider on the workers
   vscrapy worker --redis URL    be a worker (--label region=eu, for crawl --on region=eu)
   vscrapy drain WORKER          let a worker finish and end
   vscrapy config                which Redis is used, and why
+  vscrapy doctor                is all as it must be, and what to do if not
   vscrapy shutdown              end the embedded server and its local worker
 
 Everything else is Scrapy's:

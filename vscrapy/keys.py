@@ -38,6 +38,11 @@ BLOB_TTL_S: Final = 7 * 24 * 3600
 WORKER_TTL_S: Final = 24 * 3600
 
 
+def trial(number: str) -> str:
+    """STRING, and a channel: what ``vscrapy doctor`` tries a user's rights on. Life: ten seconds."""
+    return f"{{vs}}:trial:{number}"
+
+
 def worker(name: str) -> str:
     """HASH, what a worker says of itself. Life: ``WORKER_TTL_S`` after its last heartbeat."""
     return f"{{vs}}:worker:{name}"

@@ -106,6 +106,7 @@ def _show_versions(workers: list[WorkerRecord], *, is_json: bool) -> None:
 
 def _worker_data(worker: WorkerRecord) -> dict[str, Any]:
     data = asdict(worker)
+    del data["token"], data["mark"]
     data["state"] = "online" if data.pop("is_alive") else "lost"
     return data
 

@@ -53,6 +53,13 @@ class WorkerRecord:
     #: It finishes what it has in hand, and ends; or was told so.
     is_draining: bool = False
     twisted: str = ""
+    #: Its clock, minus that of Redis (ms).
+    clock_ms: int = 0
+    #: Free on the disk of its home (bytes); -1: it does not say.
+    free_bytes: int = -1
+    #: What it registered with, and what shows which secret it has (:func:`vscrapy.wire.worker_mark`).
+    token: str = field(default="", repr=False)
+    mark: str = field(default="", repr=False)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -283,6 +290,10 @@ def _worker(name: str, record: dict[str, str], *, is_alive: bool) -> WorkerRecor
         seen_ms=number("seen_ms"),
         refused=number("refused"),
         twisted=record.get("twisted", ""),
+        clock_ms=number("clock_ms") - number("seen_ms") if record.get("clock_ms") else 0,
+        free_bytes=number("free_bytes") if record.get("free_bytes") else -1,
+        token=record.get("token", ""),
+        mark=record.get("mark", ""),
         labels=labels_from_text(record.get("labels", "")),
         is_draining=number("draining") > 0 or (bool(record.get("drain")) and record["drain"] == record.get("token")),
     )

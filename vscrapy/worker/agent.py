@@ -7,8 +7,10 @@ the heartbeat has a thread of its own (``pulse``).
 
 from __future__ import annotations
 
+import math
 import os
 import random
+import shutil
 import socket
 import time
 import uuid
@@ -34,6 +36,7 @@ from vscrapy.store.streams import Streams
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.versions import versions_here
+from vscrapy.wire import worker_mark
 from vscrapy.worker.bell import Bell
 from vscrapy.worker.checkout import LIMIT_BYTES, Checkouts
 from vscrapy.worker.contact import BACKOFF_S, Contact
@@ -65,6 +68,8 @@ LOOK_AGAIN_S: Final = 0.05
 REPLY_TIMEOUT_S: Final = 5.0
 #: Time between two looks at the cache's size and the blobs' lives (s).
 UPKEEP_S: Final = 3600.0
+#: Time between two looks at how much room the disk has (s).
+DISK_S: Final = 30.0
 #: Age of an id without a record after which it is forgotten (ms).
 FORGET_MS: Final = 60_000
 #: Time to sign off in, at the end (s).
@@ -161,6 +166,9 @@ class Agent(Service):
         self._is_look_wanted = False
         self._look_timer: Timer | None = None
         self._upkeep_s = time.monotonic()
+        #: Free on the disk of the home (bytes), and when it was looked at; '': not yet.
+        self._free_bytes: int | str = ""
+        self._disk_s = 0.0
         self._idle_since_s: float | None = None
         self._n_interrupts = 0
         self._is_draining = False
@@ -180,6 +188,7 @@ class Agent(Service):
         await self._reach()
         try:
             await self._contact.in_thread(self._checkouts.prepare)
+            await self._look_at_disk()
         except OSError as error:
             home = self._options.home
             raise ConfigError(f"The home directory {home} cannot be used ({error}); set VSCRAPY_HOME.") from error
@@ -220,8 +229,9 @@ class Agent(Service):
             if self._is_draining:
                 return
             identity = Identity(name, uuid.uuid4().hex)
+            mark = await self._contact.in_thread(worker_mark, self._endpoint.secret, identity.token)
             try:
-                await self._contact.insist(self._workers.register, name, identity.token, fields)
+                await self._contact.insist(self._workers.register, name, identity.token, {**fields, "mark": mark})
             except NameTaken:
                 if self._options.name is not None:
                     raise
@@ -252,6 +262,8 @@ class Agent(Service):
             "processes": self._slots.n_busy,
             "refused": self._slots.n_refused,
             "draining": int(self._is_draining),
+            "clock_ms": int(time.time() * 1000),
+            "free_bytes": self._free_bytes,
         }
 
     def beat_failed(self, error: StoreUnavailable | StoreRefused) -> None:
@@ -362,7 +374,18 @@ class Agent(Service):
             elif record.state is TaskState.SUSPENDED:
                 await self._contact.call(self._tasks.put_aside, record)
 
+    async def _look_at_disk(self) -> None:
+        """See how much room there is; in a thread, for the disk may be one of a network that is silent."""
+        self._disk_s = math.inf  # not once more, meanwhile
+        try:
+            self._free_bytes = (await self._contact.in_thread(shutil.disk_usage, self._options.home)).free
+        except OSError:
+            self._free_bytes = ""
+        self._disk_s = time.monotonic()
+
     async def _keep_up(self) -> None:
+        if time.monotonic() - self._disk_s >= DISK_S:
+            self._start(self._look_at_disk())
         if time.monotonic() - self._upkeep_s < UPKEEP_S:
             return
         self._upkeep_s = time.monotonic()
