@@ -28,7 +28,7 @@ LAYERS: Final = (
     {"store"},
     {"bundle"},
     {"config", "stats", "ignore", "localmodules", "valve", "httpcache", "labels", "versions"},
-    {"wire"},
+    {"wire", "sealed"},
     {"keys", "states", "model", "errors", "shown"},
     {""},
 )

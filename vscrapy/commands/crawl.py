@@ -25,6 +25,7 @@ from vscrapy.labels import parse_choice
 from vscrapy.preflight.check import check
 from vscrapy.preflight.finding import Finding, Severity
 from vscrapy.preflight.report import all_lines, start_lines
+from vscrapy.sealed import choose
 from vscrapy.sender.attached import AttachedCrawl
 from vscrapy.sender.outputs import Outputs
 from vscrapy.sender.submit import Order, project_dir, submit
@@ -58,6 +59,13 @@ class _OnWorkers:
         group.add_argument("--detach", action="store_true", help="submit, print the taskid, and leave")
         group.add_argument(
             "--workers", type=int, default=0, metavar="N", help="crawl processes at most (default: as many as fit)"
+        )
+        group.add_argument(
+            "--env",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="let this environment variable travel, encrypted; several: NAME,NAME or --env again",
         )
         group.add_argument(
             "--on",
@@ -98,6 +106,7 @@ class _OnWorkers:
             file=file,
             profile=_profile(opts),
             choice=parse_choice(opts.on, opts.exclude),
+            env=_env(opts),
         )
         if opts.check:
             self.exitcode = self._check(spider_class, settings, order)
@@ -261,6 +270,13 @@ def _embedded() -> Endpoint:
     )
     store.close()
     return endpoint
+
+
+def _env(opts: argparse.Namespace) -> dict[str, str]:
+    """The environment variables that travel."""
+    named = [name for words in opts.env for name in words.split(",")]
+    listed, source = config.env_names()
+    return choose(named, listed, source, os.environ)
 
 
 def _pipelines(settings: BaseSettings, *, is_attached: bool) -> str:

@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ from vscrapy.labels import ANY, Choice
 from vscrapy.localmodules import OutsideRoot
 from vscrapy.model import PROTOCOL
 from vscrapy.politeness import is_of_task
+from vscrapy.sealed import seal
 from vscrapy.sender.jobdir import JobDir, Ticket
 from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
@@ -72,6 +73,8 @@ class Order:
     profile: str = ""
     #: Which workers it takes.
     choice: Choice = ANY
+    #: Environment variables that travel, with their values.
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +103,17 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
 
     Raises:
         BundleError: The project is too large, or a file cannot be read.
-        ConfigError: A setting of the command line cannot travel, VSCRAPY_SENDER_TIMEOUT is too short,
+        ConfigError: A setting of the command line cannot travel, there is no secret to encrypt variables with,
+            VSCRAPY_SENDER_TIMEOUT is too short,
             VSCRAPY_POLITENESS has another word than it takes, or the JOBDIR is that of another spider, or of a task
             that has not ended.
     """
     is_of_task(settings)
+    if order.env and not secret:
+        raise ConfigError(
+            f"{', '.join(order.env)} cannot travel: there is no secret to encrypt with; give senders and workers one "
+            "VSCRAPY_SECRET, or Redis a password"
+        )
     timeout_s = settings.getfloat("VSCRAPY_SENDER_TIMEOUT", SENDER_TIMEOUT_S) if order.is_attached else 0
     if order.is_attached and timeout_s < SENDER_TIMEOUT_LEAST_S:
         raise ConfigError(f"VSCRAPY_SENDER_TIMEOUT is {timeout_s:g}; the least is {SENDER_TIMEOUT_LEAST_S} seconds")
@@ -125,7 +134,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
     if job_dir is not None and (ticket := job_dir.read()) is not None:
         key = task_key(secret, ticket.taskid)
         payloads_key = payload_key(key, ticket.token)  # what the task has on Redis is signed with it
-        signed = encode_job({**job, "taskid": ticket.taskid, "nonce": ticket.token}, key)
+        signed = _sign(job, order, ticket.taskid, ticket.token, key)
         cursor = _go_on(tasks, ticket, signed, order, job_dir, options)
         if cursor is not None:
             return Submitted(ticket.taskid, payloads_key, n_files, sent_bytes, made.outside, cursor)
@@ -135,13 +144,19 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         job_dir.write(Ticket(taskid, nonce))
     tasks.submit(
         taskid,
-        encode_job({**job, "taskid": taskid, "nonce": nonce}, key),
+        _sign(job, order, taskid, nonce, key),
         spider=order.spider,
         has_feeds=order.has_feeds,
         job_dir=nonce if job_dir is not None else "",
         **options,
     )
     return Submitted(taskid, payload_key(key, nonce), n_files, sent_bytes, made.outside)
+
+
+def _sign(job: dict[str, Any], order: Order, taskid: int, nonce: str, key: bytes) -> bytes:
+    """Complete a job, with its variables, for one submission."""
+    sealed_env = seal(order.env, key, taskid, nonce)
+    return encode_job({**job, "taskid": taskid, "nonce": nonce, "sealed_env": sealed_env}, key)
 
 
 def _go_on(

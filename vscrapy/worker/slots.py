@@ -24,6 +24,7 @@ from vscrapy.bundle import manifest_from_json
 from vscrapy.errors import BundleError, NotVerified, ProtocolMismatch, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.labels import Choice
 from vscrapy.model import Endpoint, Manifest
+from vscrapy.sealed import unseal
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.frontier import MOST_DEATHS, leave
 from vscrapy.store.tasks import TaskRecord, Tasks
@@ -406,6 +407,9 @@ class Slots:
             raise BundleError(str(error)) from error
         if not isinstance(job.get("manifest"), str):
             raise BundleError("the task has no manifest; was it sent by another version of vscrapy?")
+        if sealed := job.pop("sealed_env", ""):
+            task_key = wire.task_key(self._options.endpoint.secret, taskid)
+            job["env"] = {**job.get("env", {}), **unseal(sealed, task_key, taskid, job["nonce"])}
         return job, key
 
     async def _check_out(self, place: Place, manifest: Manifest) -> Path:
