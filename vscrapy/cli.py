@@ -15,6 +15,8 @@ from vscrapy.errors import VscrapyError
 COMMANDS: Final = {
     "worker": "worker",
     "config": "config",
+    "doctor": "doctor",
+    "drain": "drain",
     "shutdown": "shutdown",
     "stop": "stop",
     "pause": "pause",
@@ -126,8 +128,10 @@ vscrapy: scrapy, with crawl and runspider on the workers
   vscrapy errors 7              its requests that failed for good (--json, --lines)
   vscrapy retry 7               put these back (--only 3,5)
   vscrapy clean                 remove tasks that have ended (clean 7: this one)
-  vscrapy worker --redis URL    be a worker
+  vscrapy worker --redis URL    be a worker (--label region=eu, for crawl --on region=eu)
+  vscrapy drain WORKER          let a worker finish and end
   vscrapy config                which Redis is used, and why
+  vscrapy doctor                is all as it must be, and what to do if not
   vscrapy shutdown              end the embedded server and its local worker
 
 Everything else is Scrapy's:

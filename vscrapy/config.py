@@ -176,6 +176,20 @@ def requirements_origin(scrapy_cfg: Path) -> str:
     return _read_ini(scrapy_cfg).get("vscrapy", "requirements", fallback="").strip()
 
 
+def env_names(*, environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> tuple[list[str], str]:
+    """
+    Name the environment variables that travel with each task, by ``env`` in ``[vscrapy]`` of a scrapy.cfg.
+
+    Returns:
+        They, and the file; nothing and '' when no file has any.
+
+    Raises:
+        ConfigError: A configuration file cannot be read.
+    """
+    origins = _present(_scrapy_cfg_origins("env", os.environ if environ is None else environ, cwd))
+    return (re.split(r"[,\s]+", origins[0].value), origins[0].source) if origins else ([], "")
+
+
 def check(url: str, source: str) -> None:
     """
     Refuse a URL that redis-py would reject, or worse, read otherwise than it was meant.

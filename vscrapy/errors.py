@@ -65,6 +65,10 @@ class EnvironmentRefused(VscrapyError):
     """This worker lacks what a project needs, and builds no environments."""
 
 
+class WorkerGone(VscrapyError):
+    """There is no such worker, or it gives no sign of life."""
+
+
 class Fenced(VscrapyError):
     """This crawl process was given up for dead; its leases belong to others now."""
 

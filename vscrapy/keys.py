@@ -40,6 +40,11 @@ WORKER_TTL_S: Final = 24 * 3600
 REFUSAL_TTL_S: Final = 60
 
 
+def trial(number: str) -> str:
+    """STRING, and a channel: what ``vscrapy doctor`` tries a user's rights on. Life: ten seconds."""
+    return f"{{vs}}:trial:{number}"
+
+
 def worker(name: str) -> str:
     """HASH, what a worker says of itself. Life: ``WORKER_TTL_S`` after its last heartbeat."""
     return f"{{vs}}:worker:{name}"

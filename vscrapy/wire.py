@@ -91,6 +91,16 @@ def task_key(secret: str, taskid: int) -> bytes:
     return hmac.digest(_stretched(secret), f"task:{taskid}".encode(), "sha256")
 
 
+def worker_mark(secret: str, token: str) -> str:
+    """Make what shows, to who has the secret, that a worker has it, too (32 hex digits)."""
+    return hmac.digest(_stretched(secret), f"worker:{token}".encode(), "sha256")[:16].hex()
+
+
+def has_mark(secret: str, token: str, mark: str) -> bool:
+    """Is it the mark of a worker that has this secret?"""
+    return hmac.compare_digest(worker_mark(secret, token), mark)
+
+
 def new_nonce() -> str:
     """Make what tells a task from all others, also from another one with its taskid."""
     return secrets.token_hex(16)

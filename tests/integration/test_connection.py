@@ -18,7 +18,7 @@ from vscrapy.store import connection
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import leave
 from vscrapy.store.tasks import Tasks
-from vscrapy.store.workers import Workers
+from vscrapy.store.workers import Heard, Workers
 
 PASSWORD = "correct-horse-battery"
 #: Seconds until a condition must hold.
@@ -199,7 +199,7 @@ def test_full_memory_does_not_keep_a_task_from_ending(own_store: Store) -> None:
     process = running(own_store, submit(own_store, sender_timeout_ms=1000))
     process.feed(*(request(f"{n}") for n in range(10)), wanted=5)
     own_store.client.config_set("maxmemory", 1)
-    assert workers.beat("w1", "t", {"processes": 1}) == []
+    assert workers.beat("w1", "t", {"processes": 1}) == Heard([])
     assert tasks.sign_of_life(process.taskid) == (TaskState.RUNNING, 1, 1)
     assert tasks.stop(process.taskid, reason="shutdown", mode=StopMode.GRACEFUL) is TaskState.STOPPING
     assert leave(own_store, process.taskid, process.name, how="left") is TaskState.FINISHED

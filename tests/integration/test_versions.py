@@ -1,12 +1,19 @@
-"""A worker that speaks another version of the protocol: it takes nothing, and the sender says why it waits."""
+"""Workers with other versions: of the protocol, which take nothing, and of Python or Scrapy, which are warned of."""
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 from pathlib import Path
+from typing import Final
 
 from tests.integration.machine import Machine, Site
+from vscrapy import __version__, keys
+from vscrapy.model import PROTOCOL
 from vscrapy.states import TaskState
+from vscrapy.store.tasks import Tasks
+from vscrapy.versions import differing, versions_here
 
 pytest_plugins = ["tests.integration.machine"]
 
@@ -23,6 +30,22 @@ from vscrapy.cli import main
 sys.exit(main(["worker", "--slots", "1", "--name", "next"]))
 """
 
+#: A worker with an older Scrapy, by what it says.
+OLD_SCRAPY = """
+import sys
+
+import vscrapy.versions
+
+here = vscrapy.versions.versions_here()
+vscrapy.versions.versions_here = lambda: {**here, "scrapy": "2.12.7"}
+from vscrapy.cli import main
+
+sys.exit(main(["worker", "--slots", "1", "--name", "old"]))
+"""
+
+#: Time for something to be seen, on a busy machine (seconds).
+SOON_S: Final = 60.0
+
 
 def test_version_of_all_workers_is_another_one_says_so(machine: Machine, project: Path, site: Site) -> None:
     """The sender tells that all workers have another version; a worker of its own version then runs the task."""
@@ -37,3 +60,62 @@ def test_version_of_all_workers_is_another_one_says_so(machine: Machine, project
     assert sender.wait().exit_code == 0
     worker.signal(signal.SIGTERM)
     assert worker.wait().exit_code == 0
+
+
+def test_other_scrapy_on_a_worker_is_warned_of_once(machine: Machine, project: Path, site: Site) -> None:
+    """In the log of each task that it takes, and in the table; the crawl runs all the same."""
+    url = machine.start_embedded().url
+    worker = machine.start(["python", "-c", OLD_SCRAPY], env={"VSCRAPY_REDIS_URL": url})
+    worker.wait_for_output(r"vscrapy worker old ready", SOON_S)
+    here = versions_here()
+    for _ in range(2):
+        done = machine.run(["vscrapy", "crawl", "quotes", "-a", f"base={site.base}"], project, SOON_S)
+        assert done.exit_code == 0, done.output
+        said = f"warning: worker old has Scrapy 2.12.7; the task was sent with Scrapy {here['scrapy']} "
+        assert done.stderr.count(said) == 1, done.stderr
+    table = machine.run(["vscrapy", "-l", "--versions"]).stdout
+    assert re.search(rf"^\(here\) +{here['python']} +{here['scrapy']} ", table, re.MULTILINE), table
+    assert re.search(rf"^old +online +{here['python']} +2.12.7 .* {PROTOCOL} +scrapy *$", table, re.MULTILINE), table
+    found = json.loads(machine.run(["vscrapy", "-l", "--versions", "--json"]).stdout)
+    assert found["here"] == {"versions": here, "protocol": PROTOCOL}
+    assert [(one["name"], one["differs"]) for one in found["workers"]] == [("old", ["scrapy"])]
+    worker.signal(signal.SIGTERM)
+    assert worker.wait().exit_code == 0
+
+
+def test_same_versions_are_no_matter(machine: Machine, project: Path, site: Site) -> None:
+    """Not a word of it."""
+    machine.start_worker(slots=1)
+    done = machine.run(["vscrapy", "crawl", "quotes", "-a", f"base={site.base}"], project, SOON_S)
+    assert (done.exit_code, "the task was sent with" in done.output) == (0, False)
+
+
+def test_record_without_versions_and_task_of_another_protocol_are_shown(machine: Machine) -> None:
+    """A worker and a task of an older vscrapy: question marks, and what to do."""
+    machine.start_embedded()
+    machine.workers.register("ancient", "token", {"protocol": 1, "slots": 1})
+    table = machine.run(["vscrapy", "-l", "--versions"]).stdout
+    assert re.search(r"^ancient +online +\? +\? +\? +\? +1 +protocol: takes no task from here", table, re.MULTILINE)
+    tasks = Tasks(machine.store)
+    taskid = tasks.new_id()
+    tasks.submit(taskid, b"job", spider="s", max_processes=0, sender_timeout_ms=0, log_keep=1)
+    machine.store.client.hset(keys.task(taskid), "protocol", 1)
+    listed = " ".join(machine.run(["vscrapy", "-l"]).stdout.split())
+    assert "another" in listed
+    assert f"{__version__}" in " ".join(machine.run(["vscrapy", "-l", "--versions"]).stdout.split())
+    stopped = machine.run(["vscrapy", "stop", str(taskid)])
+    assert stopped.exit_code == 10
+    assert f"made by a vscrapy with protocol 1, this one has {PROTOCOL}" in stopped.stderr
+    machine.store.client.hset(keys.task(taskid), "protocol", PROTOCOL)
+    assert machine.run(["vscrapy", "stop", str(taskid)]).exit_code == 0
+    machine.start_worker(slots=1)
+    machine.end_tasks()
+
+
+def test_minor_versions_differ_and_patches_do_not() -> None:
+    """What is not known does not differ."""
+    one = {"python": "3.11.7", "scrapy": "2.19.0", "twisted": "25.5.0", "vscrapy": "0.1.0"}
+    assert differing(one, {"python": "3.11.9", "scrapy": "2.18.0", "twisted": "", "vscrapy": "0.1.0.dev1"}) == [
+        "scrapy"
+    ]
+    assert differing(one, {}) == []

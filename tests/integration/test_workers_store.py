@@ -6,12 +6,12 @@ import pytest
 
 from tests.integration.support import Process, request, running, submit, view
 from vscrapy import keys
-from vscrapy.errors import NameTaken, ProtocolMismatch
+from vscrapy.errors import NameTaken, ProtocolMismatch, WorkerGone
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import MOST_CRASHES
 from vscrapy.store.tasks import Tasks
-from vscrapy.store.workers import SILENCE_MS, WORKER_TTL_MS, Workers
+from vscrapy.store.workers import SILENCE_MS, WORKER_TTL_MS, Heard, Workers
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_beat_names_workers_past_their_deadline(store: Store, workers: Workers) 
         workers.register(name, name, {})
     let_die(store, "w1")
     let_die(store, "w2")
-    assert workers.beat("w1", "w1", {}) == ["w2"]
+    assert workers.beat("w1", "w1", {}) == Heard(["w2"])
 
 
 def test_beat_names_five_workers_at_most(store: Store, workers: Workers) -> None:
@@ -131,7 +131,9 @@ def test_beat_names_five_workers_at_most(store: Store, workers: Workers) -> None
     for number in range(8):
         workers.register(f"w{number}", "t", {})
         let_die(store, f"w{number}")
-    assert len(workers.beat("w0", "t", {}) or []) == 5
+    heard = workers.beat("w0", "t", {})
+    assert heard is not None
+    assert len(heard.dead) == 5
 
 
 @pytest.mark.parametrize("ago_ms", [SILENCE_MS + 1000, 10**12])
@@ -141,7 +143,7 @@ def test_beat_after_a_silence_of_all_names_nobody(store: Store, workers: Workers
     workers.register("w2", "t2", {})
     let_die(store, "w2")
     keep_pulse(store, ago_ms=ago_ms)
-    assert [workers.beat("w1", "t1", {}), workers.beat("w1", "t1", {})] == [[], []]
+    assert [workers.beat("w1", "t1", {}), workers.beat("w1", "t1", {})] == [Heard([]), Heard([])]
 
 
 def test_beat_names_the_dead_after_the_grace(store: Store, workers: Workers) -> None:
@@ -150,7 +152,7 @@ def test_beat_names_the_dead_after_the_grace(store: Store, workers: Workers) -> 
     workers.register("w2", "t2", {})
     let_die(store, "w2")
     keep_pulse(store, grace_ms=-1)
-    assert workers.beat("w1", "t1", {}) == ["w2"]
+    assert workers.beat("w1", "t1", {}) == Heard(["w2"])
 
 
 def test_first_beat_ever_begins_with_a_grace(store: Store, workers: Workers) -> None:
@@ -159,7 +161,38 @@ def test_first_beat_ever_begins_with_a_grace(store: Store, workers: Workers) -> 
     workers.register("w1", "t1", {})
     workers.register("w2", "t2", {})
     let_die(store, "w2")
-    assert workers.beat("w1", "t1", {}) == []
+    assert workers.beat("w1", "t1", {}) == Heard([])
+
+
+def test_beat_tells_who_is_to_finish(workers: Workers) -> None:
+    """Once it was told, each heartbeat says so; and the list."""
+    workers.register("w1", "t1", {})
+    workers.register("w2", "t2", {})
+    assert [workers.drain("w1"), workers.drain("w1")] == [True, False]
+    for _ in range(2):
+        assert workers.beat("w1", "t1", {}) == Heard([], is_to_drain=True)
+    assert workers.beat("w2", "t2", {}) == Heard([])
+    assert [worker.is_draining for worker in workers.list()] == [True, False]
+
+
+def test_drain_is_not_for_who_has_the_name_later(store: Store, workers: Workers) -> None:
+    """A worker that was told to finish has died; the next one of its name has nothing to do with that."""
+    workers.register("w1", "t1", {})
+    workers.drain("w1")
+    let_die(store, "w1")
+    workers.register("w1", "t2", {})
+    assert workers.beat("w1", "t2", {}) == Heard([])
+    assert workers.drain("w1")
+
+
+def test_drain_of_a_worker_that_is_not_online_says_so(store: Store, workers: Workers) -> None:
+    """Neither a dead one nor one that never was is told anything, and no key is left."""
+    workers.register("w1", "t1", {})
+    let_die(store, "w1")
+    for name in ("w1", "w2"):
+        with pytest.raises(WorkerGone, match=f"{name}' is online"):
+            workers.drain(name)
+    assert not store.client.exists(keys.worker("w2"))
 
 
 def test_dead_worker_is_listed_as_dead(store: Store, workers: Workers) -> None:

@@ -27,8 +27,8 @@ LAYERS: Final = (
     {"embedded", "internals"},
     {"store"},
     {"bundle"},
-    {"config", "stats", "ignore", "localmodules", "valve", "httpcache", "requirements"},
-    {"wire"},
+    {"config", "stats", "ignore", "localmodules", "valve", "httpcache", "requirements", "labels", "versions"},
+    {"wire", "sealed"},
     {"keys", "states", "model", "errors", "shown"},
     {""},
 )

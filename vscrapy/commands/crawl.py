@@ -21,13 +21,16 @@ from vscrapy import config, embedded, internals
 from vscrapy.commands._standin import CrawlerStandIn
 from vscrapy.errors import ConfigError, StoreUnavailable
 from vscrapy.home import remote_feeds
+from vscrapy.labels import parse_choice
 from vscrapy.preflight.check import check
 from vscrapy.preflight.finding import Finding, Severity
 from vscrapy.preflight.report import all_lines, start_lines
+from vscrapy.sealed import choose
 from vscrapy.sender import requirementsfile
 from vscrapy.sender.attached import AttachedCrawl
 from vscrapy.sender.outputs import Outputs
 from vscrapy.sender.submit import Order, project_dir, submit
+from vscrapy.sender.waiting import why_waiting
 from vscrapy.store.base import Store
 from vscrapy.store.workers import Workers
 
@@ -57,6 +60,27 @@ class _OnWorkers:
         group.add_argument("--detach", action="store_true", help="submit, print the taskid, and leave")
         group.add_argument(
             "--workers", type=int, default=0, metavar="N", help="crawl processes at most (default: as many as fit)"
+        )
+        group.add_argument(
+            "--env",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="let this environment variable travel, encrypted; several: NAME,NAME or --env again",
+        )
+        group.add_argument(
+            "--on",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="only on workers with this label; V1,V2: one of these; several --on: all of them; name=W: worker W",
+        )
+        group.add_argument(
+            "--exclude",
+            action="append",
+            default=[],
+            metavar="WORKER",
+            help="not on this worker; or NAME=VALUE, as --on",
         )
         group.add_argument(
             "--check",
@@ -90,6 +114,8 @@ class _OnWorkers:
             file=file,
             profile=_profile(opts),
             requirements=requirementsfile.find(project_dir(), given=opts.requirements, script=file, tell=_tell),
+            choice=parse_choice(opts.on, opts.exclude),
+            env=_env(opts),
         )
         if opts.check:
             self.exitcode = self._check(spider_class, settings, order)
@@ -158,6 +184,9 @@ class _OnWorkers:
             print(f"when all is crawled, a worker writes {', '.join(config.redact(uri) for uri in remote)}")
         if set(map(str, settings.getdict("FEEDS"))) - set(remote):
             print(f"its items stay on Redis; fetch them with: vscrapy items {taskid} -o FILE")
+        why = why_waiting(Workers(store).list(), order.choice, has_begun=True)
+        if why:
+            print(f"vscrapy: task {taskid} waits: {why}", file=sys.stderr)
 
 
 class Crawl(_OnWorkers, ScrapyCrawl):
@@ -254,6 +283,13 @@ def _embedded() -> Endpoint:
     )
     store.close()
     return endpoint
+
+
+def _env(opts: argparse.Namespace) -> dict[str, str]:
+    """The environment variables that travel."""
+    named = [name for words in opts.env for name in words.split(",")]
+    listed, source = config.env_names()
+    return choose(named, listed, source, os.environ)
 
 
 def _pipelines(settings: BaseSettings, *, is_attached: bool) -> str:

@@ -9,14 +9,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from vscrapy import config, embedded
 from vscrapy.errors import ConfigError, EmbeddedError, VscrapyError
+from vscrapy.labels import parse_labels
 from vscrapy.model import Endpoint
 from vscrapy.store.base import Store
 from vscrapy.store.tasks import Tasks
 
 _NAME = re.compile(r"[\w.-]+")
+#: The most that crawl processes can be nice.
+_NICEST: Final = 19
 
 
 def run(argv: list[str]) -> int:
@@ -50,6 +54,23 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave projects alone that need what is not installed here, instead of building an environment",
     )
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="for tasks that choose their workers (vscrapy crawl --on NAME=VALUE); can be given several times",
+    )
+    parser.add_argument(
+        "--max-tasks",
+        type=int,
+        default=0,
+        metavar="N",
+        help="finish and end after N crawl processes, so that a supervisor starts it anew",
+    )
+    parser.add_argument(
+        "--nice", type=int, default=0, metavar="N", help="lower the priority of crawl processes, as nice(1) does"
+    )
     parser.add_argument("--idle-exit", type=float, metavar="S", help=argparse.SUPPRESS)
     parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
     return parser
@@ -67,6 +88,10 @@ def _work(options: argparse.Namespace) -> None:
         raise ConfigError(f"--slots is {slots}; a worker needs at least 1.")
     if options.name is not None and not _NAME.fullmatch(options.name):
         raise ConfigError(f"--name is {options.name!r}; use letters, digits, '.', '_' and '-' only.")
+    if options.max_tasks < 0:
+        raise ConfigError(f"--max-tasks is {options.max_tasks}; give a number from 1 on, or 0 for no end.")
+    if not 0 <= options.nice <= _NICEST:
+        raise ConfigError(f"--nice is {options.nice}; it takes 0 to {_NICEST}.")
     home = config.ensure_home()
     agent_options = AgentOptions(
         slots=slots,
@@ -76,6 +101,9 @@ def _work(options: argparse.Namespace) -> None:
         close_timeout_s=_number("VSCRAPY_CLOSE_TIMEOUT", "seconds", CLOSE_TIMEOUT_S),
         memory_bytes=_size(options.memory) if options.memory else 0,
         may_build=not options.no_build,
+        labels=_labels(options.label),
+        max_tasks=options.max_tasks,
+        nice=options.nice,
         bundle_bytes=int(_number("VSCRAPY_BUNDLE_LIMIT", "bytes", LIMIT_BYTES)),
     )
     if not options.embedded:
@@ -101,6 +129,12 @@ def _endpoint(options: argparse.Namespace, home: Path) -> Endpoint:
         file=sys.stderr,
     )
     return endpoint
+
+
+def _labels(words: list[str]) -> dict[str, str]:
+    """The labels of VSCRAPY_LABELS and of the command line, which wins."""
+    ambient = re.split(r"[,\s]+", os.environ.get("VSCRAPY_LABELS", "").strip(", "))
+    return {**parse_labels(filter(None, ambient), "VSCRAPY_LABELS"), **parse_labels(words, "--label")}
 
 
 def _size(words: str) -> int:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from vscrapy.bundle import manifest_from_json
 from vscrapy.errors import BundleError, TaskGone
+from vscrapy.labels import Choice
+from vscrapy.sealed import seal, unseal
 from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.failures import Failures, Retried
@@ -77,10 +79,12 @@ class Again:
         It writes no feeds: those of the old task would be written over with what little the new one gives.
         """
         key, nonce = task_key(self._secret, taskid), new_nonce()
+        env = unseal(job.get("sealed_env", ""), task_key(self._secret, self._taskid), self._taskid, job["nonce"])
         job = {
             **job,
             "taskid": taskid,
             "nonce": nonce,
+            "sealed_env": seal(env, key, taskid, nonce),
             "pipelines": "worker",
             "counts_items_at_home": False,
             "feeds": None,
@@ -100,6 +104,7 @@ class Again:
                 sender_timeout_ms=0,
                 log_keep=record.log_keep,
                 items_limit=record.items_limit,
+                choice=Choice(tuple(job.get("on", ())), tuple(job.get("exclude", ()))),
                 requests=[
                     replace(request, payload=sign_anew(request.payload, old_key, payload_key(key, nonce)))
                     for request in requests.values()

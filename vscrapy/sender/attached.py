@@ -212,7 +212,11 @@ class AttachedCrawl:
             start=submitted.cursor or BEGINNING,
         )
         self._presence = Presence(
-            self._endpoint, submitted.taskid, tell=self._terminal.tell, on_gone=self._follower.gone
+            self._endpoint,
+            submitted.taskid,
+            choice=self._order.choice,
+            tell=self._terminal.tell,
+            on_gone=self._follower.gone,
         )
         self._presence.start()
         goes_on = " goes on where it was left" if submitted.cursor is not None else ""

@@ -11,9 +11,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from vscrapy import __version__, keys
+from vscrapy import keys
 from vscrapy.errors import StoreRefused, StoreUnavailable
-from vscrapy.model import PROTOCOL, Endpoint
+from vscrapy.labels import Choice
+from vscrapy.model import Endpoint
+from vscrapy.sender.waiting import why_waiting
 from vscrapy.states import TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.tasks import Subscription, Tasks
@@ -34,14 +36,22 @@ class Presence:
     Keeps the subscription and the heartbeat, in threads of its own, until :meth:`stop`.
 
     Args:
+        choice: Which workers the task takes.
         tell: Shows one line to the user.
         on_gone: Called when the task is not on Redis any more.
     """
 
     def __init__(
-        self, endpoint: Endpoint, taskid: int, *, tell: Callable[[str], None], on_gone: Callable[[], None]
+        self,
+        endpoint: Endpoint,
+        taskid: int,
+        *,
+        choice: Choice,
+        tell: Callable[[str], None],
+        on_gone: Callable[[], None],
     ) -> None:
         self._taskid = taskid
+        self._choice = choice
         self._tell = tell
         self._on_gone = on_gone
         self._ended = threading.Event()
@@ -110,19 +120,8 @@ class Presence:
         if processes or state not in (TaskState.QUEUED, TaskState.RUNNING):
             self._told = ""
             return
-        workers = [worker for worker in self._workers.list() if worker.is_alive]
-        others = [worker for worker in workers if worker.protocol != PROTOCOL]
-        if not workers:
-            why = "no worker is online; start one on any machine with: vscrapy worker --redis URL"
-        elif len(others) == len(workers):
-            versions = ", ".join(sorted({worker.version for worker in others}))
-            why = f"all workers have another version of vscrapy ({versions}, here {__version__}); install one version"
-        elif not ever:
-            slots = sum(worker.slots for worker in workers)
-            why = f"all {slots} slots of {len(workers)} workers are taken"
-        else:
-            return
-        if why != self._told:
+        why = why_waiting(self._workers.list(), self._choice, has_begun=bool(ever))
+        if why and why != self._told:
             self._told = why
             self._tell(f"task {self._taskid} waits: {why}")
 

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import shutil
 import socket
 import sys
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy import bundle, config, httpcache, localmodules
 from vscrapy.errors import ConfigError, ProtocolMismatch
 from vscrapy.home import remote_feeds
+from vscrapy.labels import ANY, Choice
 from vscrapy.localmodules import OutsideRoot
 from vscrapy.model import PROTOCOL
 from vscrapy.politeness import is_of_task
 from vscrapy.requirements import Requirements
+from vscrapy.sealed import seal
 from vscrapy.sender.jobdir import JobDir, Ticket
 from vscrapy.sender.requirementsfile import require_shipped
 from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import ITEMS_LIMIT_BYTES, LOG_KEEP
 from vscrapy.store.tasks import Tasks
+from vscrapy.versions import versions_here
 from vscrapy.wire import encode_job, new_nonce, payload_key, task_key
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ class Order:
     profile: str = ""
     #: What the project needs of third parties; None: nothing says so, and nothing is compared.
     requirements: Requirements | None = None
+    #: Which workers it takes.
+    choice: Choice = ANY
+    #: Environment variables that travel, with their values.
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +107,16 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
 
     Raises:
         BundleError: The project is too large, or a file cannot be read.
-        ConfigError: A setting of the command line cannot travel, VSCRAPY_SENDER_TIMEOUT is too short,
-            VSCRAPY_POLITENESS has another word than it takes, the JOBDIR is that of another spider, or of a task
-            that has not ended, or a requirement lies in a file that does not travel.
+        ConfigError: A setting of the command line cannot travel, there is no secret to encrypt variables with,
+            VSCRAPY_SENDER_TIMEOUT is too short, VSCRAPY_POLITENESS has another word than it takes, the JOBDIR is that
+            of another spider, or of a task that has not ended, or a requirement lies in a file that does not travel.
     """
     is_of_task(settings)
+    if order.env and not secret:
+        raise ConfigError(
+            f"{', '.join(order.env)} cannot travel: there is no secret to encrypt with; give senders and workers one "
+            "VSCRAPY_SECRET, or Redis a password"
+        )
     timeout_s = settings.getfloat("VSCRAPY_SENDER_TIMEOUT", SENDER_TIMEOUT_S) if order.is_attached else 0
     if order.is_attached and timeout_s < SENDER_TIMEOUT_LEAST_S:
         raise ConfigError(f"VSCRAPY_SENDER_TIMEOUT is {timeout_s:g}; the least is {SENDER_TIMEOUT_LEAST_S} seconds")
@@ -119,6 +129,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         "sender_timeout_ms": int(timeout_s * 1000),
         "log_keep": settings.getint("VSCRAPY_LOG_KEEP", LOG_KEEP),
         "items_limit": settings.getint("VSCRAPY_ITEMS_LIMIT", ITEMS_LIMIT_BYTES),
+        "choice": order.choice,
     }
     tasks = Tasks(store)
     job = _job(order, settings, made, has_job_dir=job_dir is not None)
@@ -126,7 +137,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
     if job_dir is not None and (ticket := job_dir.read()) is not None:
         key = task_key(secret, ticket.taskid)
         payloads_key = payload_key(key, ticket.token)  # what the task has on Redis is signed with it
-        signed = encode_job({**job, "taskid": ticket.taskid, "nonce": ticket.token}, key)
+        signed = _sign(job, order, ticket.taskid, ticket.token, key)
         cursor = _go_on(tasks, ticket, signed, order, job_dir, options)
         if cursor is not None:
             return Submitted(ticket.taskid, payloads_key, n_files, sent_bytes, made.outside, cursor)
@@ -136,13 +147,19 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         job_dir.write(Ticket(taskid, nonce))
     tasks.submit(
         taskid,
-        encode_job({**job, "taskid": taskid, "nonce": nonce}, key),
+        _sign(job, order, taskid, nonce, key),
         spider=order.spider,
         has_feeds=order.has_feeds,
         job_dir=nonce if job_dir is not None else "",
         **options,
     )
     return Submitted(taskid, payload_key(key, nonce), n_files, sent_bytes, made.outside)
+
+
+def _sign(job: dict[str, Any], order: Order, taskid: int, nonce: str, key: bytes) -> bytes:
+    """Complete a job, with its variables, for one submission."""
+    sealed_env = seal(order.env, key, taskid, nonce)
+    return encode_job({**job, "taskid": taskid, "nonce": nonce, "sealed_env": sealed_env}, key)
 
 
 def _go_on(
@@ -186,6 +203,8 @@ def _job(order: Order, settings: BaseSettings, made: _Collected, *, has_job_dir:
         "counts_items_at_home": counts_items_at_home(order, settings),
         "feeds": _feeds(settings) if order.has_feeds else None,
         "max_processes": order.max_processes,
+        "on": list(order.choice.on),
+        "exclude": list(order.choice.exclude),
         "has_job_dir": has_job_dir,
         "is_attached": order.is_attached,
         "host": socket.gethostname(),
@@ -196,10 +215,7 @@ def _job(order: Order, settings: BaseSettings, made: _Collected, *, has_job_dir:
         "working_directory": made.bundle.manifest.working_directory,
         "project_paths": made.project_paths,
         "import_roots": [root.name for root in made.bundle.manifest.roots if root.name != "project"],
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("scrapy", "twisted", "vscrapy")},
-        },
+        "versions": versions_here(),
     }
 
 

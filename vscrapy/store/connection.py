@@ -217,7 +217,7 @@ def require_server(client: redis.Redis, endpoint: Endpoint) -> None:
     with translate(endpoint):
         memory: dict[str, Any] = client.info("memory")
         persistence: dict[str, Any] = client.info("persistence")
-        is_kept = bool(persistence.get("aof_enabled")) or _saves(client)
+        is_kept = bool(persistence.get("aof_enabled")) or saves(client)
     if not is_kept:
         print(
             f"vscrapy: warning: Redis at {redact(endpoint.url)} keeps nothing on disk (appendonly no, no save); "
@@ -233,7 +233,7 @@ def require_server(client: redis.Redis, endpoint: Endpoint) -> None:
         )
 
 
-def _saves(client: redis.Redis) -> bool:
+def saves(client: redis.Redis) -> bool:
     """Does the server write snapshots? Yes, where it does not let us see."""
     try:
         found: Any = client.config_get("save")

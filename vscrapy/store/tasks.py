@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from vscrapy import keys
 from vscrapy.errors import ProtocolMismatch, StoreRefused, StoreUnavailable, TaskGone
+from vscrapy.labels import ANY, Choice
 from vscrapy.model import PROTOCOL
 from vscrapy.shown import shown
 from vscrapy.states import Reason, StopMode, TaskState
@@ -68,6 +69,8 @@ class TaskRecord:
     waits_since_ms: int = 0
     #: Until then, a crawl process of another task leaves for this one (ms).
     promised_until_ms: int = 0
+    #: Which workers it takes; the job has the same, signed.
+    choice: Choice = ANY
 
     @property
     def is_waiting(self) -> bool:
@@ -128,6 +131,10 @@ def _ids(members: Iterable[bytes]) -> list[int]:
     return [int(member) for member in members if member.isdigit()]
 
 
+def _choice_fields(choice: Choice) -> tuple[str, str, str, str]:
+    return "on", " ".join(choice.on), "exclude", " ".join(choice.exclude)
+
+
 def _readable(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> TaskRecord | None:
     try:
         return _record(taskid, record, counts)
@@ -168,6 +175,7 @@ def _record(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> 
         valve=Valve(record.get("valve") or Valve.AUTO),
         waits_since_ms=number("waits_since_ms") or number("created_ms"),
         promised_until_ms=number("promised_until_ms"),
+        choice=Choice(*(tuple(shown(record.get(name, "")).split()) for name in ("on", "exclude"))),
     )
 
 
@@ -202,6 +210,7 @@ class Tasks:
         items_limit: int = 0,
         has_feeds: bool = False,
         job_dir: str = "",
+        choice: Choice = ANY,
         requests: Sequence[NewRequest] = (),
     ) -> None:
         """
@@ -214,6 +223,7 @@ class Tasks:
             items_limit: Bytes of items that may wait to be fetched; 0: any number.
             has_feeds: Home is to write feeds when all is crawled.
             job_dir: What its job directory knows it by; with one, the task is kept when it ends early.
+            choice: Which workers it takes.
             requests: What waits from the beginning; the task then has no ``start()`` to run.
         """
         self._store.run(
@@ -227,7 +237,7 @@ class Tasks:
                 *(part for new in requests for part in (new.slot, new.queue, new.payload)),
                 *("spider", spider, "max_processes", max_processes),
                 *("protocol", PROTOCOL, "log_keep", log_keep, "items_limit", items_limit),
-                *("feeds", "wanted" if has_feeds else "", "job_dir", job_dir),
+                *("feeds", "wanted" if has_feeds else "", "job_dir", job_dir, *_choice_fields(choice)),
             ],
         )
         self.wake()
@@ -385,6 +395,7 @@ class Tasks:
         sender_timeout_ms: int,
         log_keep: int,
         items_limit: int = 0,
+        choice: Choice = ANY,
     ) -> Reopened:
         """
         Let a suspended task go on, with a new job, and wake the agents.
@@ -404,7 +415,7 @@ class Tasks:
             [
                 *(keys.prefix(taskid), token, job, sender_timeout_ms),
                 *("max_processes", max_processes, "protocol", PROTOCOL, "log_keep", log_keep),
-                *("items_limit", items_limit),
+                *("items_limit", items_limit, *_choice_fields(choice)),
             ],
         )
         with translate(self._store.endpoint):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 from vscrapy import keys
-from vscrapy.errors import NameTaken, ProtocolMismatch
+from vscrapy.errors import NameTaken, ProtocolMismatch, WorkerGone
+from vscrapy.labels import labels_from_text
 from vscrapy.model import PROTOCOL
 from vscrapy.shown import shown
 from vscrapy.store.base import Store, text, texts
@@ -50,6 +51,33 @@ class WorkerRecord:
     seen_ms: int
     #: How often it has not begun a task because something was not signed, or not what was signed.
     refused: int = 0
+    #: What it was labelled with.
+    labels: Mapping[str, str] = field(default_factory=dict)
+    #: It finishes what it has in hand, and ends; or was told so.
+    is_draining: bool = False
+    twisted: str = ""
+    #: Its clock, minus that of Redis (ms).
+    clock_ms: int = 0
+    #: Free on the disk of its home (bytes); -1: it does not say.
+    free_bytes: int = -1
+    #: What it registered with, and what shows which secret it has (:func:`vscrapy.wire.worker_mark`).
+    token: str = field(default="", repr=False)
+    mark: str = field(default="", repr=False)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What it crawls with (:mod:`vscrapy.versions`); '': it does not say."""
+        return {"python": self.python, "scrapy": self.scrapy, "twisted": self.twisted, "vscrapy": self.version}
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The reply to a heartbeat."""
+
+    #: Workers past their deadline, at most 5.
+    dead: list[str]
+    #: It is to finish what it has in hand, and to end.
+    is_to_drain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +117,12 @@ class Workers:
         # The name is alive from now on, so no reaper looks at what its former bearer left.
         self.leave_places(name)
 
-    def beat(self, name: str, token: str, fields: dict[str, Any]) -> list[str] | None:
+    def beat(self, name: str, token: str, fields: dict[str, Any]) -> Heard | None:
         """
         Give a sign of life.
 
         Returns:
-            Names of workers past their deadline, at most 5; None when the name is not this agent's any more.
+            None when the name is not this agent's any more.
         """
         flat = [part for field in fields.items() for part in field]
         reply = self._store.run(
@@ -102,7 +130,23 @@ class Workers:
             [keys.WORKERS, keys.worker(name), keys.worker_processes(name), keys.PULSE],
             [name, token, WORKER_TTL_MS, SILENCE_MS, keys.WORKER_TTL_S, *flat],
         )
-        return [text(dead) for dead in reply[1:]] if int(reply[0]) else None
+        answer = int(reply[0])
+        return Heard([text(dead) for dead in reply[1:]], is_to_drain=answer == 2) if answer else None
+
+    def drain(self, name: str) -> bool:
+        """
+        Tell a worker to finish what it has in hand, and to end. Safe to repeat.
+
+        Returns:
+            False: it is ending already.
+
+        Raises:
+            WorkerGone: No live worker has the name.
+        """
+        answer = int(self._store.run("drain", [keys.WORKERS, keys.worker(name)], [name]))
+        if not answer:
+            raise WorkerGone(f"no worker named {name!r} is online; 'vscrapy -l' lists the workers")
+        return answer == 1
 
     def retire(self, name: str, token: str = "") -> bool:
         """Take a worker off the list: this agent's own (*token*), or a dead one. False: it is alive."""
@@ -268,4 +312,11 @@ def _worker(name: str, record: dict[str, str], *, is_alive: bool) -> WorkerRecor
         since_ms=number("since_ms"),
         seen_ms=number("seen_ms"),
         refused=number("refused"),
+        twisted=record.get("twisted", ""),
+        clock_ms=number("clock_ms") - number("seen_ms") if record.get("clock_ms") else 0,
+        free_bytes=number("free_bytes") if record.get("free_bytes") else -1,
+        token=record.get("token", ""),
+        mark=record.get("mark", ""),
+        labels=labels_from_text(record.get("labels", "")),
+        is_draining=number("draining") > 0 or (bool(record.get("drain")) and record["drain"] == record.get("token")),
     )

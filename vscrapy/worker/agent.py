@@ -7,15 +7,15 @@ the heartbeat has a thread of its own (``pulse``).
 
 from __future__ import annotations
 
+import math
 import os
-import platform
 import random
+import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +27,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from vscrapy import __version__
 from vscrapy.config import redact
 from vscrapy.errors import ConfigError, NameTaken, StoreRefused, StoreUnavailable, TaskGone
+from vscrapy.labels import labels_to_text
 from vscrapy.model import Endpoint
 from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store
@@ -34,6 +35,8 @@ from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import Streams
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
+from vscrapy.versions import versions_here
+from vscrapy.wire import worker_mark
 from vscrapy.worker.bell import Bell
 from vscrapy.worker.checkout import LIMIT_BYTES, Checkouts
 from vscrapy.worker.contact import BACKOFF_S, Contact
@@ -66,6 +69,8 @@ LOOK_AGAIN_S: Final = 0.05
 REPLY_TIMEOUT_S: Final = 5.0
 #: Time between two looks at the cache's size and the blobs' lives (s).
 UPKEEP_S: Final = 3600.0
+#: Time between two looks at how much room the disk has (s).
+DISK_S: Final = 30.0
 #: Age of an id without a record after which it is forgotten (ms).
 FORGET_MS: Final = 60_000
 #: Time to sign off in, at the end (s).
@@ -99,6 +104,12 @@ class AgentOptions:
     memory_bytes: int = 0
     #: Environments are built for projects that need what is not installed here.
     may_build: bool = True
+    #: What tasks can ask for (``vscrapy crawl --on``).
+    labels: Mapping[str, str] = field(default_factory=dict)
+    #: Finish and end after so many crawl processes; 0: never.
+    max_tasks: int = 0
+    #: Added to the niceness of crawl processes, and of what they are forked from.
+    nice: int = 0
     entry: tuple[str, str] = ENTRY
     home_entry: tuple[str, str] = HOME_ENTRY
 
@@ -135,7 +146,7 @@ class Agent(Service):
         # Each crawl process can want one for its checkout, one for its log, and one for its end.
         self._contact = Contact(reactor, say, n_threads=8 + 3 * options.slots)
         self._relay = Relay(reactor, lambda taskid, lines: self._contact.call(streams.append_log, taskid, lines), say)
-        self._spawner = Spawner(reactor, say)
+        self._spawner = Spawner(reactor, say, nice=options.nice)
         self._environments = Environments(
             reactor, self._contact, options.home, self._spawner, may_build=options.may_build, say=say
         )
@@ -149,7 +160,7 @@ class Agent(Service):
             self._checkouts,
             SlotOptions(
                 *(options.slots, endpoint, options.entry, options.home_entry),
-                *(options.close_timeout_s, options.turn_s, options.memory_bytes),
+                *(options.close_timeout_s, options.turn_s, options.memory_bytes, options.labels),
             ),
             freed=self._freed,
             say=say,
@@ -164,6 +175,9 @@ class Agent(Service):
         self._is_look_wanted = False
         self._look_timer: Timer | None = None
         self._upkeep_s = time.monotonic()
+        #: Free on the disk of the home (bytes), and when it was looked at; '': not yet.
+        self._free_bytes: int | str = ""
+        self._disk_s = 0.0
         self._idle_since_s: float | None = None
         self._n_interrupts = 0
         self._is_draining = False
@@ -183,6 +197,7 @@ class Agent(Service):
         await self._reach()
         try:
             await self._contact.in_thread(self._checkouts.prepare)
+            await self._look_at_disk()
         except OSError as error:
             home = self._options.home
             raise ConfigError(f"The home directory {home} cannot be used ({error}); set VSCRAPY_HOME.") from error
@@ -211,21 +226,22 @@ class Agent(Service):
         """Enter this worker under a name that nobody has, and begin its heartbeat and its looks."""
         # No place is claimed under a name that has no heartbeat: nobody would reap it.
         self._identity, self._slots.worker = None, ""
+        versions = versions_here()
         fields = {
             **self._beat_fields(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "version": __version__,
-            "python": platform.python_version(),
-            "scrapy": version("scrapy"),
-            "twisted": version("twisted"),
+            **{name: versions[name] for name in ("python", "scrapy", "twisted")},
+            "labels": labels_to_text(self._options.labels),
         }
         for name in self._names():
             if self._is_draining:
                 return
             identity = Identity(name, uuid.uuid4().hex)
+            mark = await self._contact.in_thread(worker_mark, self._endpoint.secret, identity.token)
             try:
-                await self._contact.insist(self._workers.register, name, identity.token, fields)
+                await self._contact.insist(self._workers.register, name, identity.token, {**fields, "mark": mark})
             except NameTaken:
                 if self._options.name is not None:
                     raise
@@ -255,6 +271,9 @@ class Agent(Service):
             "slots": self._options.slots,
             "processes": self._slots.n_busy,
             "refused": self._slots.n_refused,
+            "draining": int(self._is_draining),
+            "clock_ms": int(time.time() * 1000),
+            "free_bytes": self._free_bytes,
         }
 
     def beat_failed(self, error: StoreUnavailable | StoreRefused) -> None:
@@ -267,6 +286,10 @@ class Agent(Service):
     def found_dead(self, names: list[str]) -> None:
         """The pulse has learned that workers are dead."""
         self._reactor.callFromThread(self._reap, names)
+
+    def told_to_drain(self) -> None:
+        """Somebody wants this worker to finish and end."""
+        self._reactor.callFromThread(self._drain_once, "it was told to finish (vscrapy drain)")
 
     def declared_dead(self) -> None:
         """The pulse has learned that this worker counted as dead."""
@@ -363,7 +386,18 @@ class Agent(Service):
             elif record.state is TaskState.SUSPENDED:
                 await self._contact.call(self._tasks.put_aside, record)
 
+    async def _look_at_disk(self) -> None:
+        """See how much room there is; in a thread, for the disk may be one of a network that is silent."""
+        self._disk_s = math.inf  # not once more, meanwhile
+        try:
+            self._free_bytes = (await self._contact.in_thread(shutil.disk_usage, self._options.home)).free
+        except OSError:
+            self._free_bytes = ""
+        self._disk_s = time.monotonic()
+
     async def _keep_up(self) -> None:
+        if time.monotonic() - self._disk_s >= DISK_S:
+            self._start(self._look_at_disk())
         if time.monotonic() - self._upkeep_s < UPKEEP_S:
             return
         self._upkeep_s = time.monotonic()
@@ -429,6 +463,12 @@ class Agent(Service):
         else:
             self._end(None)
 
+    def _drain_once(self, why: str) -> None:
+        """Begin to end, if it does not yet."""
+        if not self._is_draining:
+            self._say(why)
+            self._drain()
+
     def _drain(self) -> None:
         self._is_draining = True
         self._slots.drain()
@@ -441,6 +481,9 @@ class Agent(Service):
 
     def _freed(self) -> None:
         """A slot is free."""
+        n_ended = self._slots.n_ended
+        if 0 < self._options.max_tasks <= n_ended:
+            self._drain_once(f"{n_ended} crawl processes have ended here (--max-tasks)")
         if self._is_draining and self._slots.n_busy == 0:
             self._finish()
         else:

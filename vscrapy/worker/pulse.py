@@ -41,6 +41,9 @@ class Listener(Protocol):
     def found_dead(self, names: list[str]) -> None:
         """These workers are past their deadline."""
 
+    def told_to_drain(self) -> None:
+        """Somebody wants this worker to finish and end; said with each heartbeat from then on."""
+
     def declared_dead(self) -> None:
         """The name is not ours any more; there is no heartbeat until ``beat_as``."""
 
@@ -84,13 +87,17 @@ class Pulse:
     def _beat(self, identity: Identity) -> float:
         """Beat once; give the time until the next beat."""
         try:
-            dead = self._workers.beat(identity.name, identity.token, dict(self._fields()))
+            heard = self._workers.beat(identity.name, identity.token, dict(self._fields()))
         except (StoreUnavailable, StoreRefused) as error:
             self._listener.beat_failed(error)
             return RETRY_S
-        if dead is None and self._identity is identity:
-            self._identity = None
-            self._listener.declared_dead()
-        elif dead:
-            self._listener.found_dead(dead)
+        if heard is None:
+            if self._identity is identity:
+                self._identity = None
+                self._listener.declared_dead()
+            return HEARTBEAT_S
+        if heard.dead:
+            self._listener.found_dead(heard.dead)
+        if heard.is_to_drain:
+            self._listener.told_to_drain()
         return HEARTBEAT_S

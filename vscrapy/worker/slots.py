@@ -13,7 +13,7 @@ import signal
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,14 +32,17 @@ from vscrapy.errors import (
     StoreUnavailable,
     TaskGone,
 )
+from vscrapy.labels import Choice
 from vscrapy.model import Endpoint, Manifest
 from vscrapy.requirements import Requirements
+from vscrapy.sealed import unseal
 from vscrapy.states import Reason, StopMode
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.frontier import MOST_DEATHS, leave
 from vscrapy.store.tasks import TaskRecord, Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.valve import ALL
+from vscrapy.versions import differing, told, versions_here
 from vscrapy.wire import LogLine
 from vscrapy.worker.checkout import Checkouts
 from vscrapy.worker.contact import BACKOFF_S
@@ -97,6 +100,8 @@ class SlotOptions:
     turn_s: float
     #: Resident memory that a crawl process may take (bytes); 0: any.
     memory_bytes: int = 0
+    #: This worker's labels.
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,8 @@ class Slots:
         self.worker = ""
         #: How often a task was not begun here because something of it was not signed, or not what was signed.
         self.n_refused = 0
+        #: Crawl processes that have run here, and ended.
+        self.n_ended = 0
         self._residents: dict[str, _Resident] = {}
         self._n_claiming = 0
         self._is_draining = False
@@ -176,6 +183,11 @@ class Slots:
         self._foreign: set[int] = set()
         #: Tasks that need what this worker lacks.
         self._unfit: dict[int, _Unfit] = {}
+        #: Tasks whose records say that they take this worker, and their jobs do not.
+        self._misled: set[tuple[int, Choice]] = set()
+        self._versions = versions_here()
+        #: Tasks whose senders were told that versions differ here.
+        self._warned: set[int] = set()
 
     @property
     def n_busy(self) -> int:
@@ -230,13 +242,13 @@ class Slots:
 
     def _wanting(self, records: Iterable[TaskRecord]) -> list[TaskRecord]:
         """The tasks that would take one more process, and that this worker can serve."""
-        return [
-            record
-            for record in records
-            if (record.is_growing or record.wants_home)
-            and record.taskid not in self._foreign
-            and not self._is_unfit(record.taskid)
-        ]
+        return [record for record in records if (record.is_growing or record.wants_home) and self._is_fit(record)]
+
+    def _is_fit(self, record: TaskRecord) -> bool:
+        """Does the task take this worker, speak its protocol, and need no more than there can be?"""
+        if record.taskid in self._foreign or (record.taskid, record.choice) in self._misled:
+            return False
+        return record.choice.takes(self.worker, self._options.labels) and not self._is_unfit(record.taskid)
 
     def _is_unfit(self, taskid: int) -> bool:
         found = self._unfit.get(taskid)
@@ -380,6 +392,7 @@ class Slots:
         await self._leave(child, ending)
         if resident.directory is not None:
             await self._contact.in_thread(self._checkouts.remove, resident.directory)
+        self.n_ended += child.is_launched
         del self._residents[child.place.process]
         if record.taskid not in self.close_timeouts_s:
             self._relay.close(record.taskid)
@@ -391,7 +404,10 @@ class Slots:
         try:
             job, key = await self._contact.insist(self._read_job, taskid)
             child.key = key
+            if not self._is_chosen(child.place, record, job):
+                return _Ending("left")
             child.pulse.timeout_s = float(job.get("request_timeout_s", child.pulse.timeout_s))
+            self._compare_versions(child.place, job)
             manifest = manifest_from_json(job["manifest"])
             child.shas = sorted({file.sha256 for root in manifest.roots for file in root.files})
             child.close_timeout_s = float(job.get("close_timeout_s", self._options.close_timeout_s))
@@ -445,6 +461,27 @@ class Slots:
             tell=lambda words: self._tell(child.place, words),
         )
 
+    def _is_chosen(self, place: Place, record: TaskRecord, job: Mapping[str, Any]) -> bool:
+        """Does the task take this worker? The record says so; the job, which is signed, must say the same."""
+        choice = Choice(tuple(job.get("on", ())), tuple(job.get("exclude", ())))
+        if choice.takes(place.worker, self._options.labels):
+            return True
+        self.n_refused += 1
+        self._misled.add((place.taskid, record.choice))
+        self._say(f"task {place.taskid} is not run: it was sent with {choice}, and somebody has changed its record")
+        return False
+
+    def _compare_versions(self, place: Place, job: Mapping[str, Any]) -> None:
+        """Warn, once in a task, when its sender has other versions than this worker: results may differ."""
+        sent, here = job.get("versions", {}), self._versions
+        names = differing(sent, here)
+        if names and place.taskid not in self._warned:
+            self._warned.add(place.taskid)
+            words = (
+                f"has {told(here, names)}; the task was sent with {told(sent, names)} (see 'vscrapy -l --versions')"
+            )
+            self._put_in_log(place, f"vscrapy: warning: worker {place.worker} {words}\n", logging.WARNING)
+
     @staticmethod
     def _is_wanted(child: CrawlProcess) -> bool:
         return not (child.is_asked_to_leave or child.kill_reason)
@@ -457,6 +494,9 @@ class Slots:
             raise BundleError(str(error)) from error
         if not isinstance(job.get("manifest"), str):
             raise BundleError("the task has no manifest; was it sent by another version of vscrapy?")
+        if sealed := job.pop("sealed_env", ""):
+            task_key = wire.task_key(self._options.endpoint.secret, taskid)
+            job["env"] = {**job.get("env", {}), **unseal(sealed, task_key, taskid, job["nonce"])}
         return job, key
 
     async def _check_out(self, place: Place, manifest: Manifest) -> Path:
@@ -504,8 +544,10 @@ class Slots:
 
     def _say_in_log(self, place: Place, words: str) -> None:
         """Say something of a process in its task's log."""
-        text = f"vscrapy: {place.title} on worker {place.worker} {words}\n"
-        line = LogLine("err", text, time.time(), level=logging.CRITICAL, process=place.number, worker=place.worker)
+        self._put_in_log(place, f"vscrapy: {place.title} on worker {place.worker} {words}\n", logging.CRITICAL)
+
+    def _put_in_log(self, place: Place, text: str, level: int) -> None:
+        line = LogLine("err", text, time.time(), level=level, process=place.number, worker=place.worker)
         self._relay.add(place.taskid, [line], worker=place.worker)
 
     async def _give_back(self, place: Place, *, is_late: bool = False) -> None:

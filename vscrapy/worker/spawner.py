@@ -39,6 +39,8 @@ GOOD_S: Final = 10.0
 READY_S: Final = 60.0
 #: Templates in a row that were not ready, after which an environment counts as broken.
 MOST_FAILURES: Final = 3
+#: The most that a process can be nice.
+NICEST: Final = 19
 #: What user code must not find in its environment: it gets the address it needs in its spec.
 SECRETS: Final = ("VSCRAPY_SECRET", "VSCRAPY_REDIS_URL")
 
@@ -101,12 +103,16 @@ class Spawner:
 
     Args:
         environment: The virtual environment that the template runs in; None: the agent's own.
+        nice: Added to the niceness of the template and its children.
     """
 
-    def __init__(self, reactor: Reactor, say: Callable[[str], None], environment: Path | None = None) -> None:
+    def __init__(
+        self, reactor: Reactor, say: Callable[[str], None], environment: Path | None = None, *, nice: int = 0
+    ) -> None:
         self._reactor = reactor
         self._say = say
         self._environment = environment
+        self.nice = nice
         #: No template of this environment has come so far as to fork; what was ordered never runs.
         self.is_broken = False
         self._n_failures = 0
@@ -167,11 +173,18 @@ class Spawner:
                 socket.AF_UNIX,
                 Factory.forProtocol(lambda: connection),
             )
+            self._be_nice(self._process)
         finally:
             os.close(null)
             ours.close()
             theirs.close()
         self._timer = self._reactor.callLater(READY_S, self._too_slow)
+
+    def _be_nice(self, process: Process) -> None:
+        """Give the template its niceness, and so whatever it forks; it has one thread yet."""
+        if self.nice and process.pid is not None:
+            own = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, process.pid, min(own + self.nice, NICEST))
 
     def stop(self) -> None:
         """End the template by closing our end; its children see the same on their channels."""

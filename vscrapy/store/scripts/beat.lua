@@ -14,12 +14,15 @@
 -- ARGV[4]  silence of all after which nobody is reaped for one time to live (ms)
 -- ARGV[5]  life of the record (s)
 -- ARGV[6+] field, value ... of the record
--- Returns {1, names past their deadline ...}; {0} when another agent has the name now, or the entry is gone.
+-- Returns {1, names past their deadline ...}, with 2 instead of 1 when it is to finish and end (drain.lua); {0} when
+-- another agent has the name now, or the entry is gone.
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-if redis.call('HGET', KEYS[2], 'token') ~= ARGV[2] or not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+local worker = redis.call('HMGET', KEYS[2], 'token', 'drain')
+if worker[1] ~= ARGV[2] or not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
     return {0}
 end
+local answer = worker[2] == ARGV[2] and 2 or 1
 redis.call('ZADD', KEYS[1], now_ms + ARGV[3], ARGV[1])
 redis.call('HSET', KEYS[2], 'seen_ms', now_ms, unpack(ARGV, 6))
 redis.call('EXPIRE', KEYS[2], ARGV[5])
@@ -31,6 +34,6 @@ if now_ms - last_ms > tonumber(ARGV[4]) then
 end
 redis.call('HSET', KEYS[4], 'last_ms', now_ms, 'grace_until_ms', grace_until_ms)
 if now_ms < grace_until_ms then
-    return {1}
+    return {answer}
 end
-return {1, unpack(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, 5))}
+return {answer, unpack(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, 5))}
