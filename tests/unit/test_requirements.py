@@ -231,3 +231,31 @@ def test_data_that_is_malformed_is_refused(changed: dict[str, object]) -> None:
     data = Requirements("requirements.txt").to_data()
     with pytest.raises(ValueError, match="requirements cannot be read"):
         Requirements.from_data({**data, **changed})
+
+
+@pytest.mark.parametrize("pin", ["scrapy==1.5.0", "Scrapy<2", "twisted~=18.9", "redis==2.10.*", "scrapy>=1.4,<2.13"])
+def test_pin_that_nothing_here_can_keep_does_not_count(tmp_path: Path, pin: str) -> None:
+    """A file that nobody has looked at for years: "scrapy crawl" never reads it. It is told, and the rest counts."""
+    told: list[str] = []
+    found = find(write(tmp_path, requirements__txt=f"one\n{pin}\n"), tell=told.append)
+    assert found is not None
+    assert texts(found) == ["one"]
+    assert len(told) == 1
+    assert told[0].startswith(f"requirements.txt, line 2: {pin} does not count, for vscrapy runs with ")
+
+
+@pytest.mark.parametrize(
+    "pin",
+    [
+        "scrapy",
+        "scrapy==2.13.4",
+        "scrapy>2.13.0,<2.14",
+        "scrapy>=1.4",
+        "Scrapy==2.14.*",
+        "scrapy===2.19.0",
+        "twisted<25",
+    ],
+)
+def test_pin_that_can_be_kept_counts(tmp_path: Path, pin: str) -> None:
+    """Of a package that vscrapy itself runs with, too."""
+    assert texts(read(write(tmp_path, requirements__txt=f"{pin}\n"))) == [pin]

@@ -13,14 +13,20 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
+from packaging.specifiers import SpecifierSet
+from packaging.utils import NormalizedName, canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from vscrapy import config
 from vscrapy.errors import ConfigError
@@ -98,9 +104,11 @@ class _Place:
     line: int = 0
     is_constraint: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.shown}, line {self.line}" if self.line else self.shown
+
     def error(self, what: str) -> ConfigError:
-        line = f", line {self.line}" if self.line else ""
-        return ConfigError(f"{self.shown}{line}: {what}")
+        return ConfigError(f"{self}: {what}")
 
 
 def find(
@@ -326,11 +334,39 @@ def _take_line(found: _Found, line: str, place: _Place) -> None:
     elif _URL.match(text):
         found.requirements.append(Requirement(text, hashes=hashes))
     else:
-        _check_name(text, place)
-        if place.is_constraint:
+        parsed = _check_name(text, place)
+        ours = ranges().get(canonicalize_name(parsed.name))
+        if ours is not None and _excludes(parsed.specifier, *ours):
+            found.tell(f"{place}: {text} does not count, for vscrapy runs with {parsed.name}{ours[0]} only")
+        elif place.is_constraint:
             found.constraints.append(text)
         else:
             found.requirements.append(Requirement(text, hashes=hashes))
+
+
+@cache
+def ranges() -> Mapping[NormalizedName, tuple[SpecifierSet, Version]]:
+    """The versions that vscrapy itself runs with: package -> all of them, and the one that is installed here."""
+    found = {}
+    for text in requires("vscrapy") or ():
+        parsed = Parsed(text)
+        if parsed.marker is None or parsed.marker.evaluate({"extra": ""}):
+            with suppress(PackageNotFoundError):
+                found[canonicalize_name(parsed.name)] = (parsed.specifier, Version(version(parsed.name)))
+    return found
+
+
+def _excludes(theirs: SpecifierSet, ours: SpecifierSet, here: Version) -> bool:
+    """
+    Is there no version that both allow, as with a pin of years ago? Such a project runs with ``scrapy crawl``, which
+    never reads its file, and with nothing else here.
+    """
+    candidates = [here]
+    for text in [one.version.removesuffix(".*") for one in (*theirs, *ours)]:
+        with suppress(InvalidVersion):
+            candidates += [Version(text), Version(f"{text}.1")]  # itself, and one above it
+    both = theirs & ours
+    return not any(both.contains(candidate, prereleases=True) for candidate in candidates)
 
 
 def _hash(option: str, place: _Place) -> str:

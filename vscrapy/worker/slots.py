@@ -427,7 +427,8 @@ class Slots:
             return _Ending("failed", f"was not started: {error}")
         except EnvironmentFailed as error:
             self._say(f"task {taskid} is not run: no environment with {_source(job)}; its log says why")
-            return _Ending("failed", f"was not started: no environment with {_source(job)}: {error}")
+            words = f"{error}; '--requirements none' lets it run with what workers have"
+            return _Ending("failed", f"was not started: no environment with {_source(job)}: {words}")
         except EnvironmentRefused as error:
             is_new = taskid not in self._unfit
             self._unfit[taskid] = _Unfit(f"{_source(job)}: {error}", time.monotonic() + UNFIT_S)
