@@ -120,7 +120,7 @@ with testing.task(ENDPOINT) as task:
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cost(server: Endpoint) -> Mapping[str, Any]:
     """What the crawl took."""
     env = {**os.environ, "URL": server.url, "SECRET": server.secret}

@@ -179,6 +179,7 @@ def test_user_with_few_rights_is_told_which_it_lacks(machine: Machine) -> None:
         assert all(0 < client.pttl(key) <= 10_000 for key in client.scan_iter("*"))
 
 
+@pytest.mark.long
 def test_project_is_looked_at(machine: Machine, tmp_path: Path) -> None:
     """Well, with a difference, refused, and broken; what it prints does not disturb the output for programs."""
     plain = write_project(tmp_path / "plain", SPIDERS)

@@ -129,6 +129,7 @@ def test_variable_that_cannot_travel_is_told_in_one_line(
     assert VALUE not in finished.output
 
 
+@pytest.mark.long
 def test_variables_are_there_again_when_failed_requests_are_retried(machine: Machine, shop: Path, site: Site) -> None:
     """The task has ended: its variables are sealed anew, for the new one."""
     machine.start_worker()

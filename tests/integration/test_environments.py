@@ -326,6 +326,7 @@ def test_ten_tasks_at_once_build_once(machine: Machine, tmp_path: Path) -> None:
     assert builds.read_text().count("built") == 1
 
 
+@pytest.mark.long
 def test_worker_that_builds_nothing_leaves_the_task_to_others(machine: Machine, tmp_path: Path) -> None:
     """
     It says why; if there is no other, the sender is told and ends; another one runs it.

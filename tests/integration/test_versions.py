@@ -8,6 +8,8 @@ import signal
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.integration.machine import Machine, Site
 from vscrapy import __version__, keys
 from vscrapy.model import PROTOCOL
@@ -47,6 +49,7 @@ sys.exit(main(["worker", "--slots", "1", "--name", "old"]))
 SOON_S: Final = 60.0
 
 
+@pytest.mark.long
 def test_version_of_all_workers_is_another_one_says_so(machine: Machine, project: Path, site: Site) -> None:
     """The sender tells that all workers have another version; a worker of its own version then runs the task."""
     url = machine.start_embedded().url

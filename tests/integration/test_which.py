@@ -140,6 +140,7 @@ def test_crawl_with_the_local_worker_alone_says_that_it_does_not_fit(
     assert sender.wait(SOON_S).exit_code == 0
 
 
+@pytest.mark.long
 def test_no_process_leaves_for_a_task_that_its_worker_does_not_fit(
     machine: Machine, shop: Path, slow_site: Site
 ) -> None:
@@ -159,6 +160,7 @@ def test_no_process_leaves_for_a_task_that_its_worker_does_not_fit(
     machine.end_tasks()
 
 
+@pytest.mark.long
 def test_home_of_a_detached_task_is_on_a_worker_that_fits(machine: Machine, shop: Path, site: Site) -> None:
     """Its feeds are written there, too; the other worker is free all the time."""
     vault = shop.parent / "vault"
@@ -238,6 +240,7 @@ def test_drained_worker_finishes_and_another_goes_on(machine: Machine, shop: Pat
     assert {item["who"] for item in found} == {"w1", "w2"}
 
 
+@pytest.mark.long
 def test_drain_can_be_repeated_and_shows(machine: Machine, shop: Path, site: Site) -> None:
     """A worker with a page that takes its time is told twice; it takes no new task meanwhile."""
     w1 = add_worker(machine, "w1", slots=2)
