@@ -149,11 +149,13 @@ def test_package_with_another_hash_is_not_installed(built: Machine, tmp_path: Pa
 
 
 def test_what_vscrapy_needs_stands_in_a_conflict(built: Machine, tmp_path: Path) -> None:
-    """A project that pins what vscrapy cannot run with is told so, by name."""
-    project = make_project(tmp_path / "project", f"{OFFLINE}twisted==20.3.0\n")
+    """A project whose packages pin what vscrapy cannot run with is told so, by name; its own pins do not count."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}cat\ntwisted==20.3.0\n")
+    write_wheel(project / "wheels", "cat", needs=["twisted==20.3.0"])
     write_wheel(project / "wheels", "twisted", "20.3.0")
     failed = crawl(built, project)
     assert failed.exit_code == 1
+    assert "twisted==20.3.0 does not count, for vscrapy runs with twisted>=" in failed.stderr
     words = " ".join(re.sub(r"vscrapy: environment:", "", failed.stderr).split())
     assert re.search(r"vscrapy(==\S+)? depends? on twisted>=", words), words
 
