@@ -302,6 +302,7 @@ def test_build_ends_with_its_worker(machine: Machine, tmp_path: Path) -> None:
     machine.end_tasks()
 
 
+@pytest.mark.long
 def test_ten_tasks_at_once_build_once(machine: Machine, tmp_path: Path) -> None:
     """Two agents of one home have five slots each, and ten tasks that need the same come together."""
     project = make_project(tmp_path / "project", f"{OFFLINE}./sources/herd\n")

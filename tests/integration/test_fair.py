@@ -166,6 +166,7 @@ def test_short_task_runs_soon_while_a_long_one_has_all_slots(machine: Machine, s
     ]
 
 
+@pytest.mark.long
 def test_tasks_come_to_equal_shares(machine: Machine, site: Site, shop: Path) -> None:
     """A task that can use more takes from one that has two more than itself, and not more than that."""
     machine.start_worker(2, "w1")

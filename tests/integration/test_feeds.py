@@ -203,6 +203,7 @@ def test_feeds_are_stored_once_when_home_s_worker_dies(
     assert lines(vault / "stores") == ["items.jl"]
 
 
+@pytest.mark.long
 def test_feeds_that_cannot_be_stored_are_tried_again(
     machine: Machine, numbers: Path, vault: Path, site: Site
 ) -> None:

@@ -65,6 +65,7 @@ def test_version_of_all_workers_is_another_one_says_so(machine: Machine, project
     assert worker.wait().exit_code == 0
 
 
+@pytest.mark.long
 def test_other_scrapy_on_a_worker_is_warned_of_once(machine: Machine, project: Path, site: Site) -> None:
     """In the log of each task that it takes, and in the table; the crawl runs all the same."""
     url = machine.start_embedded().url

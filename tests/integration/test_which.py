@@ -106,6 +106,7 @@ def test_crawl_runs_on_the_workers_that_it_asks_for(machine: Machine, shop: Path
     assert listed["tasks"][0]["on"] == ["region=eu"]
 
 
+@pytest.mark.long
 def test_crawl_that_no_worker_fits_says_so_and_waits(machine: Machine, shop: Path, site: Site) -> None:
     """Attached and detached; and both run when such a worker comes."""
     add_worker(machine, "us1", labels="region=us")

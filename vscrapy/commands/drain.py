@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
             there = f"online: {', '.join(online)}" if online else "there is none"
             raise WorkerGone(f"no worker named {name!r} is online; {there} ('vscrapy -l' lists those that are lost)")
     for name in dict.fromkeys(opts.workers):
-        n_busy = online[name].processes
+        n_busy = len(workers.processes(name))  # what its record says is as old as its last heartbeat
         what = f"{n_busy} crawl process{'es' if n_busy != 1 else ''}"
         print(f"worker {name} {'ends' if workers.drain(name) else 'is ending already'}: {what} to finish with")
     return 0
