@@ -152,6 +152,7 @@ def test_pagecount_no_item_counts_since_the_last_item_of_any_process(
     assert 80 - IN_FLIGHT <= since_last <= 80 + BEYOND
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spider", ["pages", "barren"])
 def test_timeout_no_item_looks_at_the_items_of_all_processes(
     cluster: Machine, slow_site: Site, project: Path, spider: str

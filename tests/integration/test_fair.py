@@ -223,6 +223,7 @@ def ancestors(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.long
 def test_paused_task_gives_its_slot(machine: Machine, site: Site, shop: Path) -> None:
     """It does nothing with it; after ``resume`` it goes on where it was."""
     machine.start_worker(1)

@@ -298,6 +298,7 @@ def test_lines_name_their_worker_when_there_are_two(machine: Machine, site: Site
 # --- much
 
 
+@pytest.mark.long
 def test_cut_is_shown_when_the_log_keeps_few_lines(machine: Machine, project: Path) -> None:
     """With VSCRAPY_LOG_KEEP=100, whoever comes late sees the newest lines, and how many there were before."""
     machine.start_worker()

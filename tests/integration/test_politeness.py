@@ -221,6 +221,7 @@ def at_once(log: list[dict[str, Any]]) -> int:
     return peak
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("n_processes", "pipeline"), [(1, "images.ImagesPipeline"), (3, "files.FilesPipeline")], ids=["1", "3"]
 )

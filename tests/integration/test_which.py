@@ -83,6 +83,7 @@ def places(machine: Machine, taskid: int) -> dict[str, str]:
 # --- labels -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_crawl_runs_on_the_workers_that_it_asks_for(machine: Machine, shop: Path, slow_site: Site) -> None:
     """Of three workers, those whose labels or names it wants, although slots are free on the others."""
     add_worker(machine, "eu1", labels="region=eu, size=big")
