@@ -274,9 +274,7 @@ class Slots:
 
     def _tell(self, place: Place, words: str) -> None:
         """Say something of a task's environment in its log."""
-        text = f"vscrapy: environment: {words}\n"
-        line = LogLine("err", text, time.time(), process=place.number, worker=place.worker)
-        self._relay.add(place.taskid, [line], worker=place.worker)
+        self._put_in_log(place, f"vscrapy: environment: {words}\n")
 
     def kill_task(self, taskid: int, reason: str) -> None:
         """End a task's processes at once."""
@@ -547,7 +545,7 @@ class Slots:
         """Say something of a process in its task's log."""
         self._put_in_log(place, f"vscrapy: {place.title} on worker {place.worker} {words}\n", logging.CRITICAL)
 
-    def _put_in_log(self, place: Place, text: str, level: int) -> None:
+    def _put_in_log(self, place: Place, text: str, level: int = 0) -> None:
         line = LogLine("err", text, time.time(), level=level, process=place.number, worker=place.worker)
         self._relay.add(place.taskid, [line], worker=place.worker)
 
