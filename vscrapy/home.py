@@ -32,7 +32,7 @@ from vscrapy.errors import NotVerified
 from vscrapy.internals import HANDLERS_LOGGER, EngineHooks, flush_feeds, start_itemproc, thread_caller
 from vscrapy.politeness import Channel, Politeness
 from vscrapy.stats import put_all, take_rates
-from vscrapy.store.streams import ItemsEntry
+from vscrapy.store.entries import ItemsEntry
 from vscrapy.wire import decode_items
 
 if TYPE_CHECKING:

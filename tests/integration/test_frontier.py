@@ -11,8 +11,9 @@ from vscrapy.errors import Fenced, StoreRefused, TaskGone
 from vscrapy.model import Endpoint
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
+from vscrapy.store.entries import EndRecord
 from vscrapy.store.frontier import HOME, MOST_CRASHES, Closing, Limits, NewRequest, Result, StatsDelta, leave, share
-from vscrapy.store.streams import EndRecord, Streams
+from vscrapy.store.streams import Streams
 from vscrapy.store.tasks import Tasks
 
 

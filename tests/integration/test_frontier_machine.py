@@ -29,6 +29,7 @@ from vscrapy import keys
 from vscrapy.errors import Fenced
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
+from vscrapy.store.entries import EndRecord
 from vscrapy.store.frontier import (
     HOME,
     MOST_CRASHES,
@@ -41,7 +42,7 @@ from vscrapy.store.frontier import (
     leave,
     share,
 )
-from vscrapy.store.streams import EndRecord, Streams
+from vscrapy.store.streams import Streams
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Offer, Workers
 

@@ -17,7 +17,8 @@ from tests.integration.support import request, running, submit
 from vscrapy import keys
 from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store
-from vscrapy.store.streams import EndRecord, Streams
+from vscrapy.store.entries import EndRecord
+from vscrapy.store.streams import Streams
 from vscrapy.store.tasks import Tasks
 
 pytest_plugins = ["tests.integration.machine"]

@@ -10,8 +10,9 @@ from tests.integration.support import Process, running, submit
 from vscrapy.shown import shown
 from vscrapy.states import StopMode
 from vscrapy.store.base import Store
+from vscrapy.store.entries import EndRecord, LogEntry
 from vscrapy.store.frontier import Result
-from vscrapy.store.streams import BEGINNING, Cursors, EndRecord, LogEntry, Streams
+from vscrapy.store.streams import BEGINNING, Cursors, Streams
 from vscrapy.store.tasks import Tasks
 from vscrapy.wire import LogLine
 

@@ -12,8 +12,9 @@ from vscrapy.errors import ProtocolMismatch, TaskGone
 from vscrapy.model import PROTOCOL
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
+from vscrapy.store.entries import EndRecord
 from vscrapy.store.frontier import Result
-from vscrapy.store.streams import EndRecord, Streams
+from vscrapy.store.streams import Streams
 from vscrapy.store.tasks import Subscription, TaskRecord, Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.valve import Valve

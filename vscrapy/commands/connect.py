@@ -13,7 +13,7 @@ from vscrapy.model import Endpoint
 from vscrapy.sender.follow import Follower
 from vscrapy.sender.presence import Following
 from vscrapy.sender.terminal import Terminal, plain_handler
-from vscrapy.store.streams import EndRecord
+from vscrapy.store.entries import EndRecord
 from vscrapy.store.tasks import Tasks
 
 #: Lines that are shown of what was said before.

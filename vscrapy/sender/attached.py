@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from vscrapy.model import Endpoint
     from vscrapy.politeness import Politeness
-    from vscrapy.store.streams import EndRecord
+    from vscrapy.store.entries import EndRecord
 
 #: After a forced stop, or when the terminal is gone, the end record is waited for this long (seconds).
 LAST_WORDS_S: Final = 10.0

@@ -17,7 +17,8 @@ from vscrapy.errors import StoreRefused, StoreUnavailable
 from vscrapy.model import Endpoint
 from vscrapy.sender.terminal import Terminal
 from vscrapy.store.base import Store
-from vscrapy.store.streams import Cursors, EndRecord, ItemsEntry, LogEntry, Streams
+from vscrapy.store.entries import EndRecord, ItemsEntry, LogEntry
+from vscrapy.store.streams import Cursors, Streams
 
 #: Longest wait for news (milliseconds).
 WAIT_MS: Final = 1000

@@ -8,17 +8,15 @@ record is the scripts', and nobody can sign that: of it only a reason and a numb
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from vscrapy import keys
-from vscrapy.errors import NotVerified
-from vscrapy.shown import shown
 from vscrapy.store.base import Store
 from vscrapy.store.connection import translate
-from vscrapy.wire import LogLine, decode_lines, encode_lines, task_key
+from vscrapy.store.entries import ItemsEntry, LogEntry, items_entry, log_entry
+from vscrapy.wire import LogLine, encode_lines, task_key
 
 #: Log lines kept of a task when it does not say otherwise (``VSCRAPY_LOG_KEEP``).
 LOG_KEEP: Final = 100_000
@@ -28,39 +26,6 @@ LOG_KEEP_BYTES: Final = 64 * 1024 * 1024
 ITEMS_LIMIT_BYTES: Final = 512 * 1024 * 1024
 #: The cursor before everything.
 BEGINNING: Final = "0-0"
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """Some lines of a task's log, in order; or that a crawl process has joined; or the task's end."""
-
-    cursor: str
-    #: Number of the first line, counted from 0 over the whole task.
-    first: int = 0
-    lines: tuple[LogLine, ...] = ()
-    #: A crawl process is about to open its spider: all that its project makes is there.
-    is_joined: bool = False
-    #: Set on the last entry: the task has ended so.
-    end: EndRecord | None = None
-    #: Why nothing of the entry is given; '': there is nothing wrong with it.
-    refusal: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EndRecord:
-    """How a task ended."""
-
-    reason: str
-    exit_code: int
-
-
-@dataclass(frozen=True, slots=True)
-class ItemsEntry:
-    """One signed batch of items."""
-
-    cursor: str
-    n_items: int
-    signed: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +73,9 @@ class Streams:
         pairs = replies.items() if isinstance(replies, dict) else replies or ()
         for name, entries in pairs:
             if name.endswith(b":log"):
-                logs.extend(_log_entry(cursor, fields, self._key(taskid)) for cursor, fields in _flat(entries))
+                logs.extend(log_entry(cursor, fields, self._key(taskid)) for cursor, fields in _flat(entries))
             else:
-                items.extend(_items_entry(cursor, fields) for cursor, fields in _flat(entries))
+                items.extend(items_entry(cursor, fields) for cursor, fields in _flat(entries))
         return logs, items
 
     def last_lines(self, taskid: int, most: int) -> list[LogEntry]:
@@ -121,7 +86,7 @@ class Streams:
             with translate(self._store.endpoint):
                 entries: Any = self._store.client.xrevrange(keys.log(taskid), max=before, count=100)
             for cursor, fields in entries:
-                entry = _log_entry(cursor, fields, self._key(taskid))
+                entry = log_entry(cursor, fields, self._key(taskid))
                 found.append(entry)
                 n_lines += len(entry.lines)
                 if n_lines >= most:
@@ -146,23 +111,3 @@ def _flat(entries: Any) -> list[Any]:
     if len(entries) == 1 and entries[0] and isinstance(entries[0][0], (list, tuple)):
         return list(entries[0])
     return list(entries)
-
-
-def _log_entry(cursor: bytes, fields: dict[bytes, bytes], key: bytes) -> LogEntry:
-    try:
-        if b"end" in fields:
-            end = json.loads(fields[b"end"])
-            return LogEntry(cursor.decode(), end=EndRecord(shown(str(end["reason"])), int(end["exit_code"])))
-        if b"joined" in fields:
-            return LogEntry(cursor.decode(), int(fields[b"first"]), is_joined=True)
-        return LogEntry(cursor.decode(), int(fields[b"first"]), decode_lines(fields[b"lines"], key))
-    except NotVerified as error:
-        return LogEntry(cursor.decode(), refusal=str(error))
-    except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        return LogEntry(cursor.decode(), refusal=f"it is no entry of a log ({type(error).__name__})")
-
-
-def _items_entry(cursor: bytes, fields: dict[bytes, bytes]) -> ItemsEntry:
-    """What is no batch comes out as one that is not signed: whoever takes it refuses it."""
-    n_items = fields.get(b"n", b"")
-    return ItemsEntry(cursor.decode(), int(n_items) if n_items.isdigit() else 0, fields.get(b"items", b""))
