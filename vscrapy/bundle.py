@@ -26,7 +26,7 @@ from typing import Any
 from vscrapy.errors import BundleError
 from vscrapy.ignore import IGNORE_FILE, Rules, never_travels, rules_above
 from vscrapy.localmodules import OutsideRoot
-from vscrapy.model import BundleFile, BundleRoot, Manifest
+from vscrapy.model import BundleFile, BundleRoot, Manifest, canonical_json
 
 #: Bytes that a bundle may have when nothing is configured: the sum of its files' sizes.
 LIMIT_BYTES = 64 * 1024 * 1024
@@ -143,8 +143,8 @@ def unpack(manifest: Manifest, fetch: Callable[[str], bytes], target: Path, *, l
 
 
 def manifest_to_json(manifest: Manifest) -> str:
-    """Write a manifest as canonical JSON: sorted keys, no spaces, ASCII only."""
-    return json.dumps(asdict(manifest), sort_keys=True, separators=(",", ":"))
+    """Write a manifest as canonical JSON."""
+    return canonical_json(asdict(manifest))
 
 
 def manifest_from_json(text: str) -> Manifest:

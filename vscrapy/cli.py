@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
-from typing import Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from vscrapy.config import redact
 from vscrapy.errors import VscrapyError
+
+if TYPE_CHECKING:
+    from vscrapy.sender.headstart import HeadStart
 
 #: Command -> module in ``vscrapy.commands`` with ``run(argv) -> exit code``.
 COMMANDS: Final = {
@@ -99,19 +103,32 @@ def visible_args(args: list[str]) -> Iterator[str]:
 
 def _scrapy(args: list[str]) -> int:
     """Hand the command line to Scrapy."""
+    names = [arg for arg in args if not arg.startswith("-")]
+    if names[:1] in (["crawl"], ["runspider"]):
+        from vscrapy.sender.headstart import HeadStart
+
+        head_start = HeadStart(args)
+        head_start.begin()
+        try:
+            _crawl(args, head_start)
+        finally:
+            head_start.withdraw()
     from vscrapy import internals
 
     if not args or args[0] in ("-h", "--help"):
         print(_OWN_HELP)
-    names = [arg for arg in args if not arg.startswith("-")]
-    if names[:1] in (["crawl"], ["runspider"]):
-        from vscrapy.commands.crawl import replace
-        from vscrapy.sender import warned
-
-        warned.note()
-        internals.execute(["scrapy", *args], replace, is_ours=True)
     internals.execute(["scrapy", *args], lambda commands: None, is_ours=False)
     return 0
+
+
+def _crawl(args: list[str], head_start: HeadStart) -> NoReturn:
+    """Hand it to Scrapy's own commands, with the crawl on the workers."""
+    from vscrapy import internals
+    from vscrapy.commands.crawl import replace
+    from vscrapy.sender import warned
+
+    warned.note()
+    internals.execute(["scrapy", *args], partial(replace, head_start=head_start), is_ours=True)
 
 
 _OWN_HELP: Final = """\

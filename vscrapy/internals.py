@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout, suppress
 from contextvars import ContextVar
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import scrapy
 import scrapy.cmdline
@@ -674,7 +674,7 @@ def spider_loader(settings: BaseSettings) -> SpiderLoaderProtocol:
     return loader
 
 
-def execute(argv: list[str], replace: Callable[[dict[str, ScrapyCommand]], None], *, is_ours: bool) -> None:
+def execute(argv: list[str], replace: Callable[[dict[str, ScrapyCommand]], None], *, is_ours: bool) -> NoReturn:
     """
     Run Scrapy's command line with some of its commands replaced.
 
@@ -703,6 +703,7 @@ def execute(argv: list[str], replace: Callable[[dict[str, ScrapyCommand]], None]
         for name, value in replaced.items():
             setattr(scrapy.cmdline, name, value)
         scrapy.cmdline.execute(argv)
+        raise AssertionError("Scrapy ends the process itself")
     finally:
         for name, value in originals.items():
             setattr(scrapy.cmdline, name, value)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 #: Version of the keys, the payloads and the scripts. Both sides of a Redis must have the same.
-PROTOCOL = 4
+PROTOCOL = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +57,8 @@ class Manifest:
     def size_bytes(self) -> int:
         """Sum of the sizes of all files."""
         return sum(file.size_bytes for root in self.roots for file in root.files)
+
+
+def canonical_json(data: object) -> str:
+    """JSON with sorted keys, no spaces, ASCII only: equal data give equal text."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))

@@ -88,7 +88,9 @@ class Process:
 
     def join(self, *, capacity: int = 16, is_lifo: bool = True, is_start_lifo: bool = True) -> Joined:
         """Join the task."""
-        return self.frontier.join(capacity=capacity, is_lifo=is_lifo, is_start_lifo=is_start_lifo)
+        joined = self.frontier.join(capacity=capacity, is_lifo=is_lifo, is_start_lifo=is_start_lifo)
+        assert joined is not None
+        return joined
 
     def commit(self, *results: Result, **options: Any) -> Committed:
         """Commit with the next number."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
 
     from vscrapy.model import Endpoint
+    from vscrapy.sender.headstart import HeadStart
 
 #: The embedded server and its worker end after so long without a task (seconds).
 IDLE_EXIT_S: Final = 600.0
@@ -53,6 +54,7 @@ class _OnWorkers:
     kind: str
     settings: Any
     exitcode: int
+    head_start: HeadStart
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)  # type: ignore[misc]
@@ -129,7 +131,7 @@ class _OnWorkers:
         if opts.detach:
             self._detach(endpoint, order, settings, exclude)
         else:
-            crawl = AttachedCrawl(endpoint, settings, self.settings, order, exclude, outputs)
+            crawl = AttachedCrawl(endpoint, settings, self.settings, order, exclude, outputs, self.head_start)
             self.exitcode = crawl.run(spider_class)
             if order.profile:
                 opts.profile = os.devnull  # for Scrapy, which now writes that of this process
@@ -238,14 +240,23 @@ class RunSpider(_OnWorkers, ScrapyRunSpider):
         self._send(classes.pop(), opts, filename)
 
 
-def replace(commands: dict[str, ScrapyCommand]) -> None:
-    """Put ours in the place of Scrapy's own, where those are available; a project's own ``crawl`` is kept in it."""
+def replace(commands: dict[str, ScrapyCommand], *, head_start: HeadStart) -> None:
+    """
+    Put ours in the place of Scrapy's own, where those are available; a project's own ``crawl`` is kept in it.
+
+    Args:
+        head_start: Of the command that is given.
+    """
     if "crawl" in commands:
         theirs = type(commands["crawl"])
         own = None if theirs is ScrapyCrawl else type("Command", (_OwnCrawl, theirs), {"__doc__": theirs.__doc__})
-        commands["crawl"] = own() if own else Crawl()
+        crawl: Any = own() if own else Crawl()
+        crawl.head_start = head_start
+        commands["crawl"] = crawl
     if "runspider" in commands:
-        commands["runspider"] = RunSpider()
+        run_spider = RunSpider()
+        run_spider.head_start = head_start
+        commands["runspider"] = run_spider
 
 
 def _endpoint(opts: argparse.Namespace) -> Endpoint:

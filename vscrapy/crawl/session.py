@@ -32,6 +32,8 @@ logger = logging.getLogger("vscrapy")
 FENCED: Final = 71
 #: Time between two looks at the task when there is nothing to say and nothing to ask (seconds).
 LOOK_S: Final = 0.5
+#: Time between two looks whether the sender has confirmed a provisional task (seconds); its start takes about one.
+CONFIRM_LOOK_S: Final = 0.02
 #: Waits between two empty replies while leases are wanted (seconds): the first, and the longest.
 HUNGRY_FIRST_S: Final = 0.005
 HUNGRY_MOST_S: Final = 0.2
@@ -306,7 +308,9 @@ class Session:
     def _run(self) -> None:
         # Redis's clock counts: those of the machines may be wrong, and a crawl has one begin and one end.
         ahead_s = self._insist(self._ahead_s)
-        self._call(self._callbacks.on_joined, self._insist(self._join), ahead_s)
+        while (joined := self._insist(self._join)) is None:
+            time.sleep(CONFIRM_LOOK_S)
+        self._call(self._callbacks.on_joined, joined, ahead_s)
         is_last = False
         while not is_last:
             outbox, wanted, reason, is_last = self._next()

@@ -7,6 +7,7 @@ what the user's signals ask for.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import signal
@@ -27,9 +28,11 @@ from vscrapy.home import Home, silence
 from vscrapy.sender.files import FilesHome
 from vscrapy.sender.follow import Follower
 from vscrapy.sender.follow import Home as Taker
+from vscrapy.sender.headstart import HeadStart, told
 from vscrapy.sender.jobdir import JobDir
 from vscrapy.sender.outputs import Outputs
 from vscrapy.sender.presence import Presence
+from vscrapy.sender.remembered import Display
 from vscrapy.sender.shares import Shares
 from vscrapy.sender.submit import Order, counts_items_at_home, project_dir, submit
 from vscrapy.sender.terminal import Terminal
@@ -56,6 +59,17 @@ LAST_WORDS_S: Final = 10.0
 STOP_AGAIN_S: Final = 0.2
 
 
+def _display() -> Display | None:
+    """How Scrapy's handler shows records; None: not on stderr, or in a way of its own."""
+    handler = get_scrapy_root_handler()
+    if type(handler) is not logging.StreamHandler or handler.stream is not sys.stderr or handler.filters:
+        return None
+    formatter = handler.formatter
+    if type(formatter) is not logging.Formatter or formatter._fmt is None:
+        return None
+    return Display(formatter._fmt, formatter.datefmt, handler.level)
+
+
 class AttachedCrawl:
     """
     One task and its sender, tied to each other.
@@ -65,6 +79,7 @@ class AttachedCrawl:
         home_settings: Settings for this process's crawler.
         exclude: Files that do not travel.
         outputs: Notes what this process writes.
+        head_start: Has submitted the task early, perhaps.
     """
 
     def __init__(
@@ -75,6 +90,7 @@ class AttachedCrawl:
         order: Order,
         exclude: Collection[Path],
         outputs: Outputs,
+        head_start: HeadStart,
     ) -> None:
         self._endpoint = endpoint
         self._order = order
@@ -82,7 +98,10 @@ class AttachedCrawl:
         self._outputs = outputs
         self._store = Store(endpoint, name="vscrapy-sender")
         self._tasks = Tasks(self._store)
-        self._terminal = Terminal(get_scrapy_root_handler, is_home=True, project=project_dir() or Path.cwd())
+        self._head_start = head_start
+        self._terminal = head_start.terminal or Terminal(
+            get_scrapy_root_handler, is_home=True, project=project_dir() or Path.cwd()
+        )
         self._asked: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._taskid = 0
         self._presence: Presence | None = None
@@ -185,13 +204,24 @@ class AttachedCrawl:
 
     def _submit_in_thread(self, opened: Deferred[None], call: Any) -> None:
         try:
-            submitted = submit(self._store, self._endpoint.secret, self._order, self._settings, self._exclude)
+            submitted = submit(
+                self._store,
+                self._endpoint.secret,
+                self._order,
+                self._settings,
+                self._exclude,
+                head_start=self._head_start,
+                display=_display(),
+            )
         except VscrapyError as error:
             self._refuse(error)
         except Exception:  # noqa: BLE001 - a defect; shown whole, and nothing has been submitted
             traceback.print_exc()
             self._exit_before_anything(1)
         self._taskid = submitted.taskid
+        if submitted.early is not None:
+            submitted.early.end()
+        self._terminal.use_handler(get_scrapy_root_handler)
         self._terminal.name_outside(submitted.outside)
         self._home.use_key(submitted.key)
         self._files = FilesHome(
@@ -209,7 +239,7 @@ class AttachedCrawl:
             submitted.taskid,
             self._terminal,
             home=Taker(self._open, self._home.take, self._home.done, self._home.flush),
-            start=submitted.cursor or BEGINNING,
+            start=submitted.early.cursor if submitted.early is not None else submitted.cursor or BEGINNING,
         )
         self._presence = Presence(
             self._endpoint,
@@ -219,22 +249,30 @@ class AttachedCrawl:
             on_gone=self._follower.gone,
         )
         self._presence.start()
-        goes_on = " goes on where it was left" if submitted.cursor is not None else ""
-        self._terminal.tell(
-            f"task {submitted.taskid}: {self._order.spider}{goes_on}, {submitted.n_files} files "
-            f"({submitted.sent_bytes / 1000:.0f} kB new)"
-        )
+        if submitted.early is not None:
+            submitted.early.release()  # presence is seen in its place
+        else:
+            self._terminal.tell(
+                told(
+                    submitted.taskid,
+                    self._order.spider,
+                    submitted.n_files,
+                    submitted.sent_bytes,
+                    goes_on=submitted.cursor is not None,
+                )
+            )
         threading.Thread(target=self._obey, name="vscrapy-signals", daemon=True).start()
         threading.Thread(target=self._follow, name="vscrapy-follow", daemon=True).start()
+        submitted.remember()
 
     def _refuse(self, error: VscrapyError) -> NoReturn:
         """Nothing was submitted: say why."""
         print(f"vscrapy: {error}", file=sys.stderr)
         self._exit_before_anything(error.exit_code)
 
-    @staticmethod
-    def _exit_before_anything(code: int) -> NoReturn:
+    def _exit_before_anything(self, code: int) -> NoReturn:
         """End at once: the spider has not opened, so no feed is touched and no pipeline has begun."""
+        self._head_start.withdraw()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

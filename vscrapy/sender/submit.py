@@ -9,8 +9,9 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,8 @@ from vscrapy.wire import encode_job, new_nonce, payload_key, task_key
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
 
+    from vscrapy.sender.headstart import EarlyTask, HeadStart
+    from vscrapy.sender.remembered import Display
     from vscrapy.store.base import Store
 
 #: Silence after which an attached sender counts as lost (seconds; setting ``VSCRAPY_SENDER_TIMEOUT``).
@@ -81,6 +84,10 @@ class Order:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
+def _forget() -> None:
+    """Nothing is remembered of a task that does not begin anew each time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submitted:
     """A task that is on Redis now."""
@@ -94,16 +101,31 @@ class Submitted:
     outside: tuple[Path, ...]
     #: It went on with a suspended task, whose log ended here; None: the task is new.
     cursor: str | None = None
+    #: The task was submitted before all this, and is confirmed now.
+    early: EarlyTask | None = None
+    #: Remembers it for the next time; for when nobody waits any more.
+    remember: Callable[[], None] = _forget
 
 
-def submit(store: Store, secret: str, order: Order, settings: BaseSettings, exclude: Collection[Path]) -> Submitted:
+def submit(
+    store: Store,
+    secret: str,
+    order: Order,
+    settings: BaseSettings,
+    exclude: Collection[Path],
+    *,
+    head_start: HeadStart | None = None,
+    display: Display | None = None,
+) -> Submitted:
     """
-    Bundle the project, and make the task.
+    Bundle the project, and make the task; or confirm the one that was submitted early, if it is the same.
 
     The project's modules must have been imported: local ones from outside its directory are found by that.
 
     Args:
         exclude: Files that this very run writes.
+        head_start: Remembers the task for the next time; None: nobody does.
+        display: How records look here; to be remembered, too.
 
     Raises:
         BundleError: The project is too large, or a file cannot be read.
@@ -120,9 +142,6 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
     timeout_s = settings.getfloat("VSCRAPY_SENDER_TIMEOUT", SENDER_TIMEOUT_S) if order.is_attached else 0
     if order.is_attached and timeout_s < SENDER_TIMEOUT_LEAST_S:
         raise ConfigError(f"VSCRAPY_SENDER_TIMEOUT is {timeout_s:g}; the least is {SENDER_TIMEOUT_LEAST_S} seconds")
-    with tempfile.TemporaryDirectory(prefix="vscrapy-") as scratch:
-        made = _collect(order, settings, exclude, Path(scratch))
-        sent_bytes = Blobs(store).put(made.bundle.paths)
     job_dir = JobDir(Path(settings["JOBDIR"])) if settings.get("JOBDIR") else None
     options: dict[str, Any] = {
         "max_processes": order.max_processes,
@@ -132,8 +151,21 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         "choice": order.choice,
     }
     tasks = Tasks(store)
-    job = _job(order, settings, made, has_job_dir=job_dir is not None)
+    if head_start is not None and not (order.is_attached and job_dir is None and not order.env):
+        head_start.withdraw()
+        head_start = None
+    with tempfile.TemporaryDirectory(prefix="vscrapy-") as scratch:
+        made = _collect(order, settings, exclude, Path(scratch))
+        job = _job(order, settings, made, has_job_dir=job_dir is not None)
+        early = None if head_start is None else head_start.take(tasks, store.endpoint, job, options)
+        sent_bytes = Blobs(store).put(made.bundle.paths) if early is None else 0
     n_files = sum(len(root.files) for root in made.bundle.manifest.roots)
+    remember = _forget
+    if head_start is not None and made.project is not None:
+        roots = [made.project, *made.outside]
+        remember = partial(head_start.keep, job, options, roots, display, made.project)
+    if early is not None:
+        return Submitted(early.taskid, early.key, n_files, 0, made.outside, early=early, remember=remember)
     if job_dir is not None and (ticket := job_dir.read()) is not None:
         key = task_key(secret, ticket.taskid)
         payloads_key = payload_key(key, ticket.token)  # what the task has on Redis is signed with it
@@ -153,7 +185,7 @@ def submit(store: Store, secret: str, order: Order, settings: BaseSettings, excl
         job_dir=nonce if job_dir is not None else "",
         **options,
     )
-    return Submitted(taskid, payload_key(key, nonce), n_files, sent_bytes, made.outside)
+    return Submitted(taskid, payload_key(key, nonce), n_files, sent_bytes, made.outside, remember=remember)
 
 
 def _sign(job: dict[str, Any], order: Order, taskid: int, nonce: str, key: bytes) -> bytes:
@@ -234,6 +266,8 @@ class _Collected:
     project_paths: list[str]
     #: Where the bundle's roots beyond the project come from, in their order.
     outside: tuple[Path, ...]
+    #: Where the project is; None: there is none.
+    project: Path | None
 
 
 def _collect(order: Order, settings: BaseSettings, exclude: Collection[Path], scratch: Path) -> _Collected:
@@ -276,7 +310,9 @@ def _collect(order: Order, settings: BaseSettings, exclude: Collection[Path], sc
     paths = localmodules.find_project_paths(root, sys.path, shipped)
     if configured is None and any(os.path.realpath(entry) == os.path.realpath(root) for entry in sys.path):
         paths.append(".")  # with a scrapy.cfg, Scrapy puts it on the path
-    return _Collected(made, file, paths, tuple(found.directory for found in outside))
+    return _Collected(
+        made, file, paths, tuple(found.directory for found in outside), project and Path(os.path.realpath(project))
+    )
 
 
 def _without_secrets_at(path: Path, copies: Path) -> Path:

@@ -21,6 +21,8 @@ _CLOSED = "Spider closed ("
 _ENGINE = "scrapy.core.engine"
 #: What Scrapy says right before it names the pipelines.
 _BEFORE_PIPELINES = ("scrapy.middleware", "Enabled spider middlewares:")
+#: No crawl process has this number.
+_NOBODY = 0
 #: The logger of Python's warnings.
 _WARNINGS = "py.warnings"
 #: A line with its end, or the rest of a text; unlike str.splitlines(), it goes on after a \r.
@@ -69,6 +71,15 @@ class Terminal:
         with self._lock, suppress(OSError):
             _print(f"{self._prefix}vscrapy: {text}")
 
+    def use_handler(self, handler: Callable[[], logging.Handler | None]) -> None:
+        """From now on, show records by what this gives."""
+        self._handler = handler
+
+    def skip_banner(self) -> None:
+        """Another task has shown it, as far as it was shown."""
+        if self._banner_from is not None:
+            self._banner_from = _NOBODY
+
     def hold(self, record: logging.LogRecord) -> bool:
         """Keep home's record of its pipelines for its place in the log; False: it has come."""
         if self._was_held:
@@ -100,7 +111,7 @@ class Terminal:
                 self._show_held(line.time)
             if self._is_shown(line):
                 self._show_record(line)
-            if line.is_banner and line.logger == _BEFORE_PIPELINES[0] and line.text.startswith(_BEFORE_PIPELINES[1]):
+            if is_before_pipelines(line):
                 self._show_held(line.time)
         else:
             # The real ones: LOG_STDOUT puts a logger in the place of sys.stdout.
@@ -156,6 +167,12 @@ class Terminal:
         with self._lock:
             stream.write(text)
             stream.flush()
+
+
+def is_before_pipelines(line: LogLine) -> bool:
+    """Is it right before where Scrapy names the pipelines?"""
+    logger, words = _BEFORE_PIPELINES
+    return line.is_banner and line.logger == logger and line.text.startswith(words)
 
 
 def _print(text: str) -> None:

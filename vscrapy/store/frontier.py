@@ -222,9 +222,14 @@ class Frontier:
         self._taskid = taskid
         self._process = process
 
-    def join(self, *, capacity: int, is_lifo: bool, is_start_lifo: bool, limits: Limits | None = None) -> Joined:
+    def join(
+        self, *, capacity: int, is_lifo: bool, is_start_lifo: bool, limits: Limits | None = None
+    ) -> Joined | None:
         """
         Say that the process is ready, and take ``start()`` if nobody has it. Safe to call again.
+
+        Returns:
+            None: nothing was done, for the sender has not confirmed the task yet; ask again.
 
         Raises:
             TaskGone: The task has expired.
@@ -240,6 +245,8 @@ class Frontier:
             ],
             args,
         )
+        if reply[0] == b"wait":
+            return None
         self._check(reply[0])
         start = int(reply[4])
         return Joined(

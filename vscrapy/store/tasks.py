@@ -23,6 +23,7 @@ from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store, text, texts
 from vscrapy.store.connection import translate
 from vscrapy.store.frontier import NewRequest
+from vscrapy.store.submission import choice_fields, submission
 from vscrapy.valve import Valve
 
 
@@ -131,10 +132,6 @@ def _ids(members: Iterable[bytes]) -> list[int]:
     return [int(member) for member in members if member.isdigit()]
 
 
-def _choice_fields(choice: Choice) -> tuple[str, str, str, str]:
-    return "on", " ".join(choice.on), "exclude", " ".join(choice.exclude)
-
-
 def _readable(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> TaskRecord | None:
     try:
         return _record(taskid, record, counts)
@@ -226,21 +223,25 @@ class Tasks:
             choice: Which workers it takes.
             requests: What waits from the beginning; the task then has no ``start()`` to run.
         """
-        self._store.run(
-            "submit",
-            [keys.task(taskid), keys.job(taskid)],
-            [
-                job,
-                sender_timeout_ms,
-                keys.prefix(taskid),
-                len(requests),
-                *(part for new in requests for part in (new.slot, new.queue, new.payload)),
-                *("spider", spider, "max_processes", max_processes),
-                *("protocol", PROTOCOL, "log_keep", log_keep, "items_limit", items_limit),
-                *("feeds", "wanted" if has_feeds else "", "job_dir", job_dir, *_choice_fields(choice)),
-            ],
+        script_keys, args = submission(
+            taskid,
+            job,
+            spider=spider,
+            max_processes=max_processes,
+            sender_timeout_ms=sender_timeout_ms,
+            log_keep=log_keep,
+            items_limit=items_limit,
+            has_feeds=has_feeds,
+            job_dir=job_dir,
+            choice=choice,
+            requests=requests,
         )
+        self._store.run("submit", script_keys, args)
         self.wake()
+
+    def confirm(self, taskid: int) -> bool:
+        """Let the spiders of a provisional task open; False: the task is gone. Safe to call again."""
+        return bool(self._store.run("confirm", [keys.task(taskid)], []))
 
     def wake(self) -> None:
         """Tell the agents to look at once."""
@@ -415,7 +416,7 @@ class Tasks:
             [
                 *(keys.prefix(taskid), token, job, sender_timeout_ms),
                 *("max_processes", max_processes, "protocol", PROTOCOL, "log_keep", log_keep),
-                *("items_limit", items_limit, *_choice_fields(choice)),
+                *("items_limit", items_limit, *choice_fields(choice)),
             ],
         )
         with translate(self._store.endpoint):

@@ -13,17 +13,21 @@
 -- ARGV[5]  most concurrent downloads of a slot, in the whole task; 0: not kept
 -- ARGV[6]  delay between two downloads of a slot (ms)
 -- ARGV[7+] slot, 'most:delay_ms', slot, ... of special slots
--- Returns {status, state, reason, stop mode, start, elapsed, spider state}; status: 'ok', 'fenced', 'gone'; start: -1 when another
--- process runs start() or it is exhausted, else the number of its outputs that are committed already; elapsed: time
--- since the first process joined (ms); spider state: the fact 'state', or ''.
+-- Returns {status, state, reason, stop mode, start, elapsed, spider state}; status: 'ok', 'fenced', 'gone', 'wait' (the
+-- sender has not confirmed the task: nothing is done, ask again); start: -1 when another process runs start() or it is
+-- exhausted, else the number of its outputs that are committed already; elapsed: time since the first process joined
+-- (ms); spider state: the fact 'state', or ''.
 local task = redis.call('HMGET', KEYS[1],
-    'state', 'reason', 'stop_mode', 'start', 'start_owner', 'start_done')
+    'state', 'reason', 'stop_mode', 'start', 'start_owner', 'start_done', 'provisional')
 if not task[1] then
     return {'gone'}
 end
 local record = redis.call('HGET', KEYS[2], ARGV[1])
 if not record then
     return {'fenced'}
+end
+if task[7] and task[1] ~= 'stopping' then
+    return {'wait'}
 end
 record = cjson.decode(record)
 if not record.crawls then
