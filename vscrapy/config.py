@@ -4,26 +4,28 @@ Where the store is and what the secret is: read once at the edge, handed on as a
 The first source that names a Redis wins: ``--redis``, ``VSCRAPY_REDIS_URL``, ``redis`` in ``[vscrapy]`` of a
 scrapy.cfg, ``[redis]`` of the user's ``config.ini``. None of them means the embedded server. Only the winner
 is checked, an empty value counts as absent, and no message ever holds a password.
+
+Each command begins here, so that modules which only some need are imported where they are.
 """
 
 from __future__ import annotations
 
-import argparse
 import configparser
 import io
-import ipaddress
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qs, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
-
-import platformdirs
 
 from vscrapy.errors import ConfigError, InsecureStore
 from vscrapy.model import Endpoint
+
+if TYPE_CHECKING:
+    import argparse
+    from ipaddress import IPv4Address, IPv6Address
 
 #: The scheme decides the transport: TCP, TLS, unix socket. redis-py knows no others, and only in lower case.
 SCHEMES = ("redis", "rediss", "unix")
@@ -65,6 +67,8 @@ def home(environ: Mapping[str, str] | None = None) -> Path:
     """
     value = (os.environ if environ is None else environ).get("VSCRAPY_HOME")
     if not value:
+        import platformdirs
+
         return platformdirs.user_data_path("vscrapy")
     try:
         return Path(value).expanduser().absolute()
@@ -313,6 +317,8 @@ def write_private(path: Path, text: str) -> None:
     Raises:
         OSError: It cannot be written; the old file is as it was.
     """
+    import tempfile
+
     # mkstemp makes the file with mode 0600: it is never open to others, not even for a moment.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -401,16 +407,24 @@ def _network_problem(parts: SplitResult, port: int | None) -> str | None:
 
 def _is_address(host: str) -> bool:
     """Tell whether *host* is an IP address."""
+    return _address(host) is not None
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    from ipaddress import ip_address
+
     try:
-        ipaddress.ip_address(host)
+        return ip_address(host)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _is_loopback(host: str) -> bool:
     """Tell whether *host* can only be reached from this machine; no name but localhost is trusted to be."""
-    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+    if host == "localhost":
+        return True
+    address = _address(host)
+    return address is not None and address.is_loopback
 
 
 def _password(parts: SplitResult) -> str:

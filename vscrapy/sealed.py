@@ -56,7 +56,7 @@ def seal(variables: Mapping[str, str], key: bytes, taskid: int, nonce: str) -> s
     Encrypt variables for one submission of a task; '' when there are none.
 
     Args:
-        key: The task's (:func:`vscrapy.wire.task_key`), which crawl processes do not have.
+        key: The task's (:func:`vscrapy.secret.task_key`), which crawl processes do not have.
     """
     if not variables:
         return ""

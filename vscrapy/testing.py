@@ -28,13 +28,14 @@ from vscrapy.crawl.log import NoChannel
 from vscrapy.crawl.main import LAST_STATS_S, take_part
 from vscrapy.crawl.place import Place
 from vscrapy.errors import TaskGone
+from vscrapy.secret import new_nonce, payload_key, task_key
 from vscrapy.states import StopMode
 from vscrapy.stats import merge
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import leave
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
-from vscrapy.wire import encode_job, new_nonce, payload_key, task_key
+from vscrapy.wire import encode_job
 
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings

@@ -16,8 +16,6 @@ import hashlib
 import hmac
 import json
 import pickle
-import re
-import secrets
 import sys
 import zlib
 from collections.abc import Callable, Sequence
@@ -27,6 +25,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy.errors import NotVerified
+from vscrapy.secret import payload_key, task_key
 
 if TYPE_CHECKING:
     from scrapy import Request, Spider
@@ -37,9 +36,6 @@ MAC_BYTES: Final = 16
 COMPRESS_FROM_BYTES: Final = 1024
 #: The largest payload that is decompressed (bytes): twice what a value on Redis can hold.
 MOST_BYTES: Final = 1024**3
-#: Cost of one guess at a secret, for who has a signed payload to try it on (scrypt's n, r and p): 8 MiB.
-_STRETCH: Final = (2**13, 8, 1)
-_NONCE: Final = re.compile(r"[0-9a-f]{32}")
 
 _PLAIN: Final = b"\0"
 _DEFLATED: Final = b"\1"
@@ -77,45 +73,6 @@ class Kind(bytes, Enum):
     def words(self) -> str:
         """What a person calls it."""
         return {Kind.ITEMS: "batch of items", Kind.LOG: "part of a log"}.get(self, self.value.decode())
-
-
-@cache
-def _stretched(secret: str) -> bytes:
-    """Make guessing slow: many a secret is a password that somebody made up."""
-    n, r, p = _STRETCH
-    return hashlib.scrypt(secret.encode("utf-8", "surrogatepass"), salt=b"vscrapy:3", n=n, r=r, p=p, dklen=32)
-
-
-def task_key(secret: str, taskid: int) -> bytes:
-    """Derive the key that signs the jobs and the log lines of one taskid (32 bytes)."""
-    return hmac.digest(_stretched(secret), f"task:{taskid}".encode(), "sha256")
-
-
-def worker_mark(secret: str, token: str) -> str:
-    """Make what shows, to who has the secret, that a worker has it, too (32 hex digits)."""
-    return hmac.digest(_stretched(secret), f"worker:{token}".encode(), "sha256")[:16].hex()
-
-
-def has_mark(secret: str, token: str, mark: str) -> bool:
-    """Is it the mark of a worker that has this secret?"""
-    return hmac.compare_digest(worker_mark(secret, token), mark)
-
-
-def new_nonce() -> str:
-    """Make what tells a task from all others, also from another one with its taskid."""
-    return secrets.token_hex(16)
-
-
-def payload_key(key: bytes, nonce: str) -> bytes:
-    """
-    Derive the key that signs the payloads of one task from its key; crawl processes know this one only (32 bytes).
-
-    Raises:
-        ValueError: That is no nonce.
-    """
-    if not _NONCE.fullmatch(nonce):
-        raise ValueError("the job has no nonce; was it sent by another version of vscrapy?")
-    return hmac.digest(key, b"payloads:" + nonce.encode(), "sha256")
 
 
 def sign(key: bytes, kind: Kind, payload: bytes) -> bytes:

@@ -11,10 +11,11 @@ import pytest
 
 from tests.integration import support
 from tests.integration.machine import Machine, Site, wait_for, write_project
+from vscrapy.secret import task_key
 from vscrapy.sender.files import FilesHome
 from vscrapy.store.base import Store
 from vscrapy.store.files import Files
-from vscrapy.wire import WrittenFile, encode_file, task_key
+from vscrapy.wire import WrittenFile, encode_file
 
 pytest_plugins = ["tests.integration.machine"]
 

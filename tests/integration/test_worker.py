@@ -26,6 +26,7 @@ from tests.integration.machine import below
 from vscrapy import embedded, keys, wire
 from vscrapy.bundle import manifest_to_json
 from vscrapy.model import BundleFile, BundleRoot, Endpoint, Manifest
+from vscrapy.secret import new_nonce, task_key
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.blobs import Blobs
@@ -173,13 +174,13 @@ class Cluster:
         job = {
             "protocol": 1,
             "spider": "books",
-            "nonce": wire.new_nonce(),
+            "nonce": new_nonce(),
             "manifest": manifest,
             "code": textwrap.dedent(code),
         }
         self.tasks.submit(
             taskid,
-            wire.encode_job(job, key or wire.task_key(self.endpoint.secret, taskid)),
+            wire.encode_job(job, key or task_key(self.endpoint.secret, taskid)),
             spider="books",
             max_processes=max_processes,
             sender_timeout_ms=sender_timeout_ms,

@@ -11,7 +11,8 @@ import random
 from pathlib import Path
 from typing import Any, Final
 
-from vscrapy.wire import MAC_BYTES, Kind, payload_key, sign, task_key
+from vscrapy.secret import payload_key, task_key
+from vscrapy.wire import MAC_BYTES, Kind, sign
 
 #: The cluster's secret in these tests: not the server's password, which the attacker has.
 SECRET: Final = "correct horse battery staple"

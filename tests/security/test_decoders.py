@@ -17,6 +17,7 @@ from scrapy import Request, Spider
 from tests.security.forge import SECRET, Canary, evil_pickle, forgeries, key_of
 from vscrapy import wire
 from vscrapy.errors import NotVerified
+from vscrapy.secret import new_nonce
 from vscrapy.wire import Kind, LogLine
 
 TASKID: Final = 7
@@ -172,5 +173,5 @@ def test_job_without_a_nonce_is_refused(nonce: str) -> None:
 
 def test_payloads_of_two_tasks_with_one_id_have_other_keys() -> None:
     """After Redis has lost its data, taskids begin anew."""
-    keys = {key_of(Kind.ITEMS, TASKID, wire.new_nonce()) for _ in range(20)}
+    keys = {key_of(Kind.ITEMS, TASKID, new_nonce()) for _ in range(20)}
     assert len(keys) == 20

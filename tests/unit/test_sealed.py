@@ -6,7 +6,7 @@ import pytest
 
 from vscrapy.errors import ConfigError, NotVerified
 from vscrapy.sealed import choose, seal, unseal
-from vscrapy.wire import new_nonce, task_key
+from vscrapy.secret import new_nonce, task_key
 
 ENVIRON = {"API_KEY": "k3y", "SHOP": "https://shop", "VSCRAPY_SECRET": "s", "EMPTY": ""}
 KEY = task_key("secret", 7)

@@ -23,9 +23,10 @@ from scrapy.utils.request import fingerprint
 
 from vscrapy import wire
 from vscrapy.errors import NotVerified
+from vscrapy.secret import task_key
 from vscrapy.wire import Kind, LogLine
 
-KEY = wire.task_key("secret", 7)
+KEY = task_key("secret", 7)
 
 
 def unexpected(error: Exception) -> None:
@@ -186,13 +187,13 @@ def test_verify_refuses_another_kind(kind: Kind, other: Kind) -> None:
 def test_task_key_is_another_for_each_task_and_secret(secret: str, other: str, taskids: tuple[int, int]) -> None:
     """A payload of one task is nothing in another."""
     is_same = (secret, taskids[0]) == (other, taskids[1])
-    assert (wire.task_key(secret, taskids[0]) == wire.task_key(other, taskids[1])) is is_same
+    assert (task_key(secret, taskids[0]) == task_key(other, taskids[1])) is is_same
 
 
 @pytest.mark.parametrize("secret", ["", "é", "\udcff", "x" * 10_000])
 def test_task_key_is_made_of_any_secret(secret: str) -> None:
     """An environment variable may hold any bytes."""
-    assert len(wire.task_key(secret, 1)) == 32
+    assert len(task_key(secret, 1)) == 32
 
 
 @pytest.mark.parametrize("length", range(len(wire.sign(KEY, Kind.JOB, b"payload"))))
@@ -240,8 +241,8 @@ def _signed_by_others() -> dict[str, bytes]:
         "state": wire.encode_state({"a": 1}, KEY),
         "fact": base64.b64decode(wire.encode_fact("robots:a", "b", KEY)),
         "log": wire.encode_lines([LogLine("out", "a")], KEY),
-        "another task's": wire.encode_request(Request(URL), SPIDER, wire.task_key("secret", 8)),
-        "another cluster's": wire.encode_job({}, wire.task_key("other", 7)),
+        "another task's": wire.encode_request(Request(URL), SPIDER, task_key("secret", 8)),
+        "another cluster's": wire.encode_job({}, task_key("other", 7)),
     }
 
 

@@ -18,10 +18,10 @@ from vscrapy import config, embedded
 from vscrapy.commands import _doctor, _tables
 from vscrapy.commands._doctor import Level, Verdict
 from vscrapy.errors import VscrapyError
+from vscrapy.secret import has_mark
 from vscrapy.store.base import Store
 from vscrapy.store.health import examine
 from vscrapy.store.workers import Workers
-from vscrapy.wire import has_mark
 
 if TYPE_CHECKING:
     from vscrapy.model import Endpoint

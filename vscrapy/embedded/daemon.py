@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vscrapy.errors import EmbeddedError
+
+if TYPE_CHECKING:
+    import subprocess
 
 #: Seconds a process may take to end by itself, before it is killed.
 STOP_S = 10.0
@@ -33,6 +36,8 @@ def spawn(
     keep: tuple[int, ...] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a daemon in its own session, its output appended to *log*, with the descriptors *keep*."""
+    import subprocess  # not in each command that only looks for a daemon
+
     with log.open("ab") as output, stdin.open("rb") as source:
         process = subprocess.Popen(
             command,
@@ -107,5 +112,7 @@ def _command_line(pid: int) -> str:
             return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError, PermissionError):  # The last one: not one of ours.
             return ""
+    import subprocess
+
     listed = subprocess.run(["ps", "-p", str(pid), "-o", "command="], capture_output=True, check=False)
     return listed.stdout.decode(errors="replace")

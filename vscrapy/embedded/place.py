@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,6 +97,8 @@ class Place:
         """Read the server's password, or make one: it survives restarts, as the secret of all payloads."""
         password = self.read_password()
         if password is None:
+            import secrets
+
             password = secrets.token_urlsafe(32)
             config.write_private(self.password, password + "\n")
         return password

@@ -10,11 +10,12 @@ from vscrapy.bundle import manifest_from_json
 from vscrapy.errors import BundleError, TaskGone
 from vscrapy.labels import Choice
 from vscrapy.sealed import seal, unseal
+from vscrapy.secret import new_nonce, payload_key, task_key
 from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.failures import Failures, Retried
 from vscrapy.store.tasks import Tasks
-from vscrapy.wire import encode_job, new_nonce, open_job, payload_key, sign_anew, task_key
+from vscrapy.wire import encode_job, open_job, sign_anew
 
 if TYPE_CHECKING:
     from vscrapy.store.base import Store

@@ -25,10 +25,11 @@ from twisted.internet.defer import Deferred
 from vscrapy import internals
 from vscrapy.errors import ConfigError, StoreRefused, StoreUnavailable, TaskGone, VscrapyError
 from vscrapy.home import Home, silence
+from vscrapy.sender.earlytask import told
 from vscrapy.sender.files import FilesHome
 from vscrapy.sender.follow import Follower
 from vscrapy.sender.follow import Home as Taker
-from vscrapy.sender.headstart import HeadStart, told
+from vscrapy.sender.headstart import HeadStart
 from vscrapy.sender.jobdir import JobDir
 from vscrapy.sender.outputs import Outputs
 from vscrapy.sender.presence import Presence

@@ -123,6 +123,12 @@ def remember(
     return Remembered(dict(job), dict(options), files, display, str(project), outside, n_missed)
 
 
+def paths(job: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name the files of a job's manifest: roots, and paths below them."""
+    roots = json.loads(job["manifest"])["roots"]
+    return [(root["name"], file["path"]) for root in roots for file in root["files"]]
+
+
 def _stamp(path: str) -> tuple[int, int, int]:
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns, status.st_ino

@@ -24,6 +24,7 @@ from vscrapy.model import PROTOCOL
 from vscrapy.politeness import is_of_task
 from vscrapy.requirements import Requirements
 from vscrapy.sealed import seal
+from vscrapy.secret import new_nonce, payload_key, task_key
 from vscrapy.sender.jobdir import JobDir, Ticket
 from vscrapy.sender.requirementsfile import require_shipped
 from vscrapy.states import TaskState
@@ -31,12 +32,13 @@ from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import ITEMS_LIMIT_BYTES, LOG_KEEP
 from vscrapy.store.tasks import Tasks
 from vscrapy.versions import versions_here
-from vscrapy.wire import encode_job, new_nonce, payload_key, task_key
+from vscrapy.wire import encode_job
 
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
 
-    from vscrapy.sender.headstart import EarlyTask, HeadStart
+    from vscrapy.sender.earlytask import EarlyTask
+    from vscrapy.sender.headstart import HeadStart
     from vscrapy.sender.remembered import Display
     from vscrapy.store.base import Store
 
@@ -93,7 +95,7 @@ class Submitted:
     """A task that is on Redis now."""
 
     taskid: int
-    #: The key that signs its payloads (:func:`vscrapy.wire.payload_key`).
+    #: The key that signs its payloads (:func:`vscrapy.secret.payload_key`).
     key: bytes
     n_files: int
     sent_bytes: int

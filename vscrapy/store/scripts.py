@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
+from typing import Final
 
+_FOLDER: Final = Path(__file__).with_name("scripts")
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
 
 
@@ -17,15 +19,12 @@ def source(name: str) -> str:
     Raises:
         FileNotFoundError: There is no such script.
     """
-    folder = files("vscrapy.store") / "scripts"
-    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
-    return _INCLUDE.sub(lambda match: (folder / f"_{match.group(1)}.lua").read_text(encoding="utf-8"), text)
+    text = (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda match: (_FOLDER / f"_{match.group(1)}.lua").read_text(encoding="utf-8"), text)
 
 
 @cache
 def preload() -> None:
     """Read all scripts now: a later upgrade on disk must not mix with the code that runs."""
-    for path in (files("vscrapy.store") / "scripts").iterdir():
-        name = path.name.removesuffix(".lua")
-        if name != path.name and not name.startswith("_"):
-            source(name)
+    for path in _FOLDER.glob("[!_]*.lua"):
+        source(path.stem)

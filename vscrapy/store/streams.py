@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vscrapy import keys
+from vscrapy.secret import task_key
 from vscrapy.store.base import Store
 from vscrapy.store.connection import translate
 from vscrapy.store.entries import ItemsEntry, LogEntry, items_entry, log_entry
-from vscrapy.wire import LogLine, encode_lines, task_key
+from vscrapy.wire import LogLine, encode_lines
 
 #: Log lines kept of a task when it does not say otherwise (``VSCRAPY_LOG_KEEP``).
 LOG_KEEP: Final = 100_000

@@ -60,7 +60,7 @@ class WorkerRecord:
     clock_ms: int = 0
     #: Free on the disk of its home (bytes); -1: it does not say.
     free_bytes: int = -1
-    #: What it registered with, and what shows which secret it has (:func:`vscrapy.wire.worker_mark`).
+    #: What it registered with, and what shows which secret it has (:func:`vscrapy.secret.worker_mark`).
     token: str = field(default="", repr=False)
     mark: str = field(default="", repr=False)
 

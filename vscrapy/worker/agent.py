@@ -29,6 +29,7 @@ from vscrapy.config import redact
 from vscrapy.errors import ConfigError, NameTaken, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.labels import labels_to_text
 from vscrapy.model import Endpoint
+from vscrapy.secret import worker_mark
 from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.blobs import Blobs
@@ -36,7 +37,6 @@ from vscrapy.store.streams import Streams
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.versions import versions_here
-from vscrapy.wire import worker_mark
 from vscrapy.worker.bell import Bell
 from vscrapy.worker.checkout import LIMIT_BYTES, Checkouts
 from vscrapy.worker.contact import BACKOFF_S, Contact

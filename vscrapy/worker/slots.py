@@ -36,6 +36,7 @@ from vscrapy.labels import Choice
 from vscrapy.model import Endpoint, Manifest
 from vscrapy.requirements import Requirements
 from vscrapy.sealed import unseal
+from vscrapy.secret import task_key
 from vscrapy.states import Reason, StopMode
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.frontier import MOST_DEATHS, leave
@@ -494,8 +495,8 @@ class Slots:
         if not isinstance(job.get("manifest"), str):
             raise BundleError("the task has no manifest; was it sent by another version of vscrapy?")
         if sealed := job.pop("sealed_env", ""):
-            task_key = wire.task_key(self._options.endpoint.secret, taskid)
-            job["env"] = {**job.get("env", {}), **unseal(sealed, task_key, taskid, job["nonce"])}
+            of_task = task_key(self._options.endpoint.secret, taskid)
+            job["env"] = {**job.get("env", {}), **unseal(sealed, of_task, taskid, job["nonce"])}
         return job, key
 
     async def _check_out(self, place: Place, manifest: Manifest) -> Path:

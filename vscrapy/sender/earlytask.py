@@ -1,0 +1,190 @@
+"""
+A task that is submitted before its project is read: made of what is remembered, provisional, and shown from the first
+line on.
+
+Nothing here imports Scrapy or redis-py, which take as long as all the rest of a start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from vscrapy import keys
+from vscrapy.labels import Choice
+from vscrapy.model import Endpoint
+from vscrapy.secret import new_nonce, payload_key, task_key
+from vscrapy.sender.remembered import Remembered, manifest_now
+from vscrapy.sender.terminal import Terminal, is_before_pipelines
+from vscrapy.store.entries import LogEntry, log_entry
+from vscrapy.store.plain import Plain, require_password
+from vscrapy.store.scripts import source
+from vscrapy.store.submission import submission
+from vscrapy.wire import encode_job
+
+#: The cursor before everything.
+_BEGINNING: Final = "0-0"
+#: The longest wait for lines (ms).
+_WAIT_MS: Final = 100
+#: Time between two signs of life (seconds).
+_HEARTBEAT_S: Final = 2.0
+
+
+class EarlyTask:
+    """
+    A provisional task, while its sender reads the project: shows its first lines, and keeps it alive.
+
+    Args:
+        ear: A connection that is subscribed to the sender's channel.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, taskid: int, job: Mapping[str, Any], nonce: str, terminal: Terminal, ear: Plain
+    ) -> None:
+        self.endpoint = endpoint
+        self.taskid = taskid
+        self.job = job
+        self.terminal = terminal
+        self._log_key = task_key(endpoint.secret, taskid)
+        #: The key that signs its payloads.
+        self.key = payload_key(self._log_key, nonce)
+        #: Its log is shown up to there.
+        self.cursor = _BEGINNING
+        self._ear = ear
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="vscrapy-headstart", daemon=True)
+
+    def start(self, *, is_shown: bool) -> None:
+        """Begin."""
+        self._is_shown = is_shown
+        self._thread.start()
+
+    def end(self) -> None:
+        """Show nothing more; the sign of life stays until :meth:`release`."""
+        self._ended.set()
+        self._thread.join()
+
+    def release(self) -> None:
+        """Somebody else is seen on the sender's channel."""
+        self._ear.close()
+
+    def _run(self) -> None:
+        # Whatever happens to this connection happens to the ordinary ones, too, and they tell.
+        with suppress(OSError, ValueError), Plain(self.endpoint) as plain:
+            beat_s = time.monotonic() + _HEARTBEAT_S
+            while not self._ended.is_set():
+                if time.monotonic() > beat_s:
+                    beat_s = time.monotonic() + _HEARTBEAT_S
+                    _run_script(plain, "sender", [keys.task(self.taskid)], [])
+                if self._is_shown:
+                    self._show(plain)
+                else:
+                    self._ended.wait(_WAIT_MS / 1000)
+
+    def _show(self, plain: Plain) -> None:
+        read = ("XREAD", "COUNT", 100, "BLOCK", _WAIT_MS, "STREAMS", keys.log(self.taskid), self.cursor)
+        [streams] = plain.run(read)
+        for cursor, flat in (entry for _, entries in streams or () for entry in entries):
+            entry = log_entry(cursor, dict(zip(flat[::2], flat[1::2], strict=True)), self._log_key)
+            if not _is_banner(entry):
+                self._is_shown = False
+                return
+            for line in entry.lines:
+                self.terminal.show(line)
+            self.cursor = entry.cursor
+
+
+def _is_banner(entry: LogEntry) -> bool:
+    """Is it of what is said before the pipelines here have their say, and no error, which might be said here, too?"""
+    is_plain = entry.end is None and not entry.is_joined and not entry.refusal
+    return is_plain and all(
+        line.is_banner and line.stream == "log" and line.level < logging.WARNING and not is_before_pipelines(line)
+        for line in entry.lines
+    )
+
+
+def submit_early(remembered: Remembered, endpoint: Endpoint) -> EarlyTask:
+    """
+    Submit a command's last task with the files as they are now.
+
+    Raises:
+        OSError, LookupError, TypeError, ValueError, InsecureStore: Something is in the way; at most, blobs were sent.
+    """
+    require_password(endpoint)
+    manifest, paths = manifest_now(remembered)
+    job = {**remembered.job, "manifest": manifest}
+    options = dict(remembered.options)
+    options["choice"] = Choice(*(tuple(options["choice"][name]) for name in ("on", "exclude")))
+    terminal = _terminal(remembered)
+    with Plain(endpoint) as plain:
+        shas = sorted(paths)
+        *are_there, taskid, (seconds, microseconds) = plain.run(
+            *(("EXPIRE", keys.blob(sha), keys.BLOB_TTL_S) for sha in shas), ("INCR", keys.TASKID), ("TIME",)
+        )
+        now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+        sent = [_content(paths[sha], sha) for sha, is_there in zip(shas, are_there, strict=True) if not is_there]
+        plain.run(
+            *(("SET", keys.blob(sha), packed, "EX", keys.BLOB_TTL_S) for sha, _, packed in sent),
+            ("ZADD", keys.TASKS, "NX", now_ms, taskid),
+        )
+        nonce = new_nonce()
+        task = EarlyTask(endpoint, taskid, job, nonce, terminal, _ear(endpoint, taskid))
+        signed = encode_job(
+            {**job, "taskid": taskid, "nonce": nonce, "sealed_env": ""}, task_key(endpoint.secret, taskid)
+        )
+        script_keys, args = submission(taskid, signed, spider=job["spider"], is_provisional=True, **options)
+        _run_script(plain, "submit", script_keys, args)
+        plain.run(("PUBLISH", keys.WAKE, ""))
+    terminal.tell(told(taskid, job["spider"], len(remembered.files), sum(size for _, size, _ in sent)))
+    task.start(is_shown=remembered.display is not None)
+    return task
+
+
+def told(taskid: int, spider: str, n_files: int, sent_bytes: int, *, goes_on: bool = False) -> str:
+    """What a sender says of a task that it has submitted."""
+    words = " goes on where it was left" if goes_on else ""
+    return f"task {taskid}: {spider}{words}, {n_files} files ({sent_bytes / 1000:.0f} kB new)"
+
+
+def _ear(endpoint: Endpoint, taskid: int) -> Plain:
+    ear = Plain(endpoint)
+    ear.run(("SUBSCRIBE", keys.sender(taskid)))
+    return ear
+
+
+def _content(path: str, sha256: str) -> tuple[str, int, bytes]:
+    content = Path(path).read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{path} is not what travels")  # it changes, or another file travels in its place
+    return sha256, len(content), zlib.compress(content, 1)
+
+
+def _terminal(remembered: Remembered) -> Terminal:
+    handler: logging.Handler | None = None
+    if remembered.display is not None:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter(remembered.display.format, remembered.display.date_format))
+        handler.setLevel(remembered.display.level)
+    terminal = Terminal(lambda: handler, is_home=True, project=Path(remembered.project))
+    terminal.name_outside(map(Path, remembered.outside))
+    return terminal
+
+
+def _run_script(plain: Plain, name: str, script_keys: list[str], args: list[Any]) -> None:
+    script = source(name).encode()
+    sha1 = hashlib.sha1(script, usedforsecurity=False).hexdigest()
+    rest = (len(script_keys), *script_keys, *args)
+    try:
+        plain.run(("EVALSHA", sha1, *rest))
+    except ValueError as error:
+        if not str(error).startswith("NOSCRIPT"):
+            raise
+        plain.run(("EVAL", script, *rest))
