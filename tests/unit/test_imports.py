@@ -29,6 +29,7 @@ LAYERS: Final = (
     {"bundle"},
     {"config", "stats", "ignore", "localmodules", "valve", "httpcache", "requirements", "labels", "versions"},
     {"wire", "sealed"},
+    {"secret"},
     {"keys", "states", "model", "errors", "shown"},
     {""},
 )
@@ -161,6 +162,8 @@ def test_scrapy_is_not_imported_with(part: str) -> None:
     ("module", "unwanted"),
     [
         ("vscrapy.cli", "scrapy redis twisted"),
+        ("vscrapy.sender.headstart", "scrapy redis twisted asyncio tempfile subprocess"),
+        ("vscrapy.sender.earlytask", "scrapy redis twisted asyncio tempfile subprocess"),
         ("vscrapy.worker.run", "scrapy"),
         ("vscrapy.worker.agent", "scrapy"),
         ("vscrapy.store.tasks", "scrapy twisted"),
