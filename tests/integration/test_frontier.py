@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.integration.machine import wait_for
@@ -14,6 +16,7 @@ from vscrapy.store.base import Store
 from vscrapy.store.entries import EndRecord
 from vscrapy.store.frontier import HOME, MOST_CRASHES, Closing, Limits, NewRequest, Result, StatsDelta, leave, share
 from vscrapy.store.streams import Streams
+from vscrapy.store.submission import submission
 from vscrapy.store.tasks import Tasks
 
 
@@ -250,6 +253,37 @@ def test_commit_of_a_process_that_has_left_is_fenced(store: Store, taskid: int) 
     process.leave("crashed")
     with pytest.raises(Fenced):
         process.repeat(wanted=1)
+
+
+def provisional(store: Store) -> Process:
+    """A process of a task that was submitted early, which has claimed its place."""
+    tasks = Tasks(store)
+    taskid = tasks.new_id()
+    options: dict[str, Any] = {"spider": "books", "max_processes": 0, "sender_timeout_ms": 0, "log_keep": 1000}
+    store.run("submit", *submission(taskid, b"job", **options, is_provisional=True))
+    process = Process(store, taskid)
+    assert process.claim() == 1
+    return process
+
+
+def test_join_waits_until_the_task_is_confirmed(store: Store) -> None:
+    """Nothing is changed by who asks too early: nobody hears of it, and ``start()`` stays with nobody."""
+    process, tasks = provisional(store), Tasks(store)
+    before = store.client.hgetall(keys.task(process.taskid))
+    assert process.frontier.join(capacity=16, is_lifo=True, is_start_lifo=True) is None
+    assert store.client.hgetall(keys.task(process.taskid)) == before
+    assert not store.client.exists(keys.log(process.taskid))
+    assert tasks.confirm(process.taskid)
+    assert process.join().start_from == 0
+    assert tasks.confirm(process.taskid)  # a repeated call
+    assert not tasks.confirm(process.taskid + 1)
+
+
+def test_join_does_not_wait_when_the_task_is_to_end(store: Store) -> None:
+    """Who waits to be confirmed is told to close, as everybody is."""
+    process = provisional(store)
+    Tasks(store).stop(process.taskid, reason="shutdown", mode=StopMode.GRACEFUL)
+    assert process.join().state is TaskState.STOPPING
 
 
 def test_join_of_a_process_that_has_left_is_fenced(store: Store, taskid: int) -> None:
