@@ -12,7 +12,7 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout, suppress
 from contextvars import ContextVar
 from functools import wraps
@@ -25,7 +25,7 @@ import scrapy.core.downloader
 import scrapy.crawler
 from pydispatch.dispatcher import getAllReceivers, liveReceivers
 from scrapy import signals
-from scrapy.commands import runspider
+from scrapy.commands import crawl, runspider
 from scrapy.core.downloader import Downloader, Slot
 from scrapy.core.engine import ExecutionEngine, _Slot
 from scrapy.core.scraper import Scraper
@@ -83,6 +83,7 @@ def check() -> None:
         (RobotsTxtMiddleware, "_parse_robots"),
         (RobotsTxtMiddleware, "_robots_error"),
         (scrapy.cmdline, "_get_commands_dict"),
+        (scrapy.cmdline, "_get_commands_from_module"),
         (scrapy.crawler.Crawler, "_create_spider"),
     ]
     for owner, name in needed:
@@ -674,6 +675,10 @@ def spider_loader(settings: BaseSettings) -> SpiderLoaderProtocol:
     return loader
 
 
+#: Scrapy's commands that are replaced.
+_OURS: Final[Mapping[str, type[ScrapyCommand]]] = {"crawl": crawl.Command, "runspider": runspider.Command}
+
+
 def execute(argv: list[str], replace: Callable[[dict[str, ScrapyCommand]], None], *, is_ours: bool) -> NoReturn:
     """
     Run Scrapy's command line with some of its commands replaced.
@@ -687,12 +692,26 @@ def execute(argv: list[str], replace: Callable[[dict[str, ScrapyCommand]], None]
     """
     original = scrapy.cmdline._get_commands_dict
 
+    # Is this a project? As it is asked first; to name what is missing, it is asked as though it were one.
+    within: list[bool] = []
+
     def commands(settings: BaseSettings, inproject: bool) -> dict[str, ScrapyCommand]:
+        within.append(inproject)
         found = original(settings, inproject)
         replace(found)
         return found
 
+    from_module = scrapy.cmdline._get_commands_from_module
+
+    def few(module: str, inproject: bool) -> dict[str, ScrapyCommand]:
+        if module != "scrapy.commands" or not within[0]:
+            return from_module(module, inproject)
+        return {name: cls() for name, cls in _OURS.items()}
+
     replaced: dict[str, Any] = {"_get_commands_dict": commands}
+    if is_ours:
+        # Each of Scrapy's other commands would be imported, and with them what only these need.
+        replaced["_get_commands_from_module"] = few
     if not hasattr(scrapy.commands.ScrapyCommand, "requires_crawler_process"):
         # Before Scrapy 2.14 each command gets a CrawlerProcess, which speaks as it is made; ours make their own.
         process = getattr(scrapy.cmdline, "CrawlerProcess")  # noqa: B009 - imported there, not exported
