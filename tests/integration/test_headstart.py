@@ -191,6 +191,19 @@ def test_task_ends_when_its_sender_ends_before_it_has_read_its_project(early: Ea
     wait_for(lambda: not any("vscrapy-crawl task" in title for title in early.machine.processes().values()), GONE_S)
 
 
+def test_task_that_waits_for_its_sender_goes_to_another_worker(early: Early) -> None:
+    """A worker that is drained does not wait for a sender that reads its project."""
+    with early.held() as sender:
+        early.machine.run(["vscrapy", "drain", "w1"])
+        wait_for(lambda: early.records()[-1].processes == 0)
+        early.machine.start_worker(name="w2")
+        early.gate.touch()
+        finished = sender.wait()
+    assert finished.exit_code == 0, finished.output
+    assert early.words() == ["first"]
+    assert "Traceback" not in finished.output
+
+
 def test_command_that_is_never_foreseen_is_not_tried_again(early: Early) -> None:
     """Where each run leaves a new file, the task is submitted once, as though nothing were remembered."""
     for number in range(4):

@@ -249,6 +249,8 @@ class Scheduler(BaseScheduler):
 
     def leave(self, why: str = "") -> None:
         """Close this process's spider; the task goes on elsewhere."""
+        if self._opened is not None and not self._opened.called:
+            self.place.end_process(0)  # it has nothing in hand, and Scrapy closes no spider that has not opened
         if why and not self._hooks.is_closing:
             logger.info("vscrapy: crawl process %d leaves: %s", self.place.number, why)
         self._is_leaving = self.place.handler.is_leaving = True
