@@ -80,7 +80,7 @@ sys.exit(run(sys.argv[1:]))
 """
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+def wait_for(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Wait until *condition* holds."""
     deadline = time.monotonic() + timeout_s
     while not condition():
