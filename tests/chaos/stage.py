@@ -233,9 +233,11 @@ class Stage:
         machine = Machine(home)
         running = machine.start(["vscrapy", "worker", "--slots", str(slots), "--name", name], env=env)
         worker = Worker(name, machine, running, disk)
+        worker.is_busy = is_awaited  # who waits for it to be ready must not wait for one that a fault has ended
         self.workers.append(worker)
         if is_awaited:
             running.wait_for_output(" ready: ", 60)
+            worker.is_busy = False
         return worker
 
     def join_worker(self, slots: int) -> Worker:
