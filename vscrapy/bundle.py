@@ -130,12 +130,15 @@ def unpack(manifest: Manifest, fetch: Callable[[str], bytes], target: Path, *, l
     """
     check(manifest, limit_bytes)
     _require_empty(target)
+    made: set[str] = set()
     for root in manifest.roots:
         for file in root.files:
             content = fetch(file.sha256)
             if len(content) != file.size_bytes or hashlib.sha256(content).hexdigest() != file.sha256:
                 raise BundleError(f"{file.path} is not what the manifest says; send the task again.")
-            _write_new(target / root.name / file.path, content, mode=0o755 if file.is_executable else 0o644)
+            path = os.path.join(target, root.name, file.path)  # a Path takes as long as the file
+            _make_parent(path, made)
+            _write_new(path, content, mode=0o755 if file.is_executable else 0o644)
     with _disk_errors_named(target):
         for root in manifest.roots:
             (target / root.name).mkdir(exist_ok=True)
@@ -511,16 +514,24 @@ def _require_empty(target: Path) -> None:
             raise BundleError(f"{target} is not empty; a bundle is unpacked into a new directory.")
 
 
-def _write_new(path: Path, content: bytes, *, mode: int) -> None:
+def _make_parent(path: str, made: set[str]) -> None:
+    """Make the directory of a file, unless it was made before."""
+    parent = os.path.dirname(path)
+    if parent not in made:
+        with _disk_errors_named(path):
+            os.makedirs(parent, exist_ok=True)
+        made.add(parent)
+
+
+def _write_new(path: str, content: bytes, *, mode: int) -> None:
     with _disk_errors_named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "xb") as stream:  # x: never through a link, never over a file.
             os.fchmod(stream.fileno(), mode)
             stream.write(content)
 
 
 @contextlib.contextmanager
-def _disk_errors_named(path: Path) -> Iterator[None]:
+def _disk_errors_named(path: Path | str) -> Iterator[None]:
     """Turn the system's refusal of a file into an error that names it."""
     try:
         yield

@@ -142,9 +142,8 @@ class Checkouts:
             self.remove(directory)
 
     def _is_cached(self, file: BundleFile) -> bool:
-        path = self._cache / file.sha256
         try:
-            os.utime(path)
+            os.utime(os.path.join(self._cache, file.sha256))
         except FileNotFoundError:
             return False
         return True
@@ -167,9 +166,9 @@ class Checkouts:
 
     def _read(self, file: BundleFile) -> bytes:
         """Read a file from the cache; one that is damaged, or was trimmed just now, comes from Redis again."""
-        path = self._cache / file.sha256
         try:
-            content = path.read_bytes()
+            with open(os.path.join(self._cache, file.sha256), "rb", buffering=0) as cached:
+                content = cached.read()
         except FileNotFoundError:
             content = None
         if content is None or hashlib.sha256(content).hexdigest() != file.sha256:
