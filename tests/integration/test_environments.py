@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.machine import Finished, Machine, free_port, wait_for, write_project
+from tests.integration.machine import Finished, Machine, below, free_port, is_alive, wait_for, write_project
 from tests.integration.packages import write_source, write_wheel
 from vscrapy.states import TaskState
 
@@ -302,6 +302,41 @@ def test_build_ends_with_its_worker(machine: Machine, tmp_path: Path) -> None:
     machine.end_tasks()
 
 
+def test_build_ends_with_an_agent_that_is_killed_and_the_next_one_builds_anew(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """After a kill -9 nothing builds on; locks and what is half made keep nobody from building it whole."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}./sources/sloth\n")
+    write_wheel(project / "wheels", "unused")
+    begun = tmp_path / "begun"
+    at_build = f"""
+        import os, time
+        if not os.path.exists({str(begun)!r}):
+            open({str(begun)!r}, "w").close()
+            time.sleep(600)
+        return "VERSION = 'awake'"
+    """
+    write_source(project / "sources" / "sloth", "sloth", at_build=at_build)
+    agent = machine.start_worker()
+    sender = machine.start(["vscrapy", "crawl", "versions", "-a", "module=sloth", "-O", "items.jsonl"], project)
+    wait_for(begun.exists, BUILD_S, lambda: f"the build has begun; {sender.output}")
+    builders = below(agent.pid)
+    assert any("backend" in line or "-c" in line for line in machine.processes().values()), machine.processes()
+    agent.kill()
+    wait_for(lambda: not any(map(is_alive, builders)), BUILD_S, lambda: f"{machine.processes()}")
+    machine.start_worker(name="w2")
+    done = sender.wait(BUILD_S)
+    assert done.exit_code == 0, done.output
+    assert item(project)["found"] == "awake"
+    (name,) = environments(machine)
+    mark = machine.home / "cache" / "environments" / name / "vscrapy.json"
+    mark.unlink()  # as if it had never been finished
+    again = crawl(machine, project, "sloth")
+    assert again.exit_code == 0, again.output
+    assert "environment: built in" in again.stderr
+    assert mark.exists()
+
+
 @pytest.mark.long
 def test_ten_tasks_at_once_build_once(machine: Machine, tmp_path: Path) -> None:
     """Two agents of one home have five slots each, and ten tasks that need the same come together."""
@@ -348,6 +383,17 @@ def test_worker_that_builds_nothing_leaves_the_task_to_others(machine: Machine, 
     done = crawl(machine, project, "aardvark")
     assert done.exit_code == 0, done.output
     assert item(project)["found"] == "1.0"
+
+
+def test_task_ends_when_all_workers_that_it_may_run_on_refuse(machine: Machine, tmp_path: Path) -> None:
+    """A worker that builds and is not asked for does not count; the sender is told why nobody runs the task."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}aardvark\n")
+    write_wheel(project / "wheels", "aardvark")
+    machine.start_worker(slots=1, name="strict", options=["--no-build", "--label", "kind=strict"])
+    machine.start_worker(slots=1, name="builder", options=["--label", "kind=free"])
+    refused = crawl(machine, project, "aardvark", "--on", "kind=strict")
+    assert refused.exit_code == 1, refused.output
+    assert "no worker can run this task: requirements.txt: aardvark is not installed" in refused.stderr
 
 
 @pytest.mark.long

@@ -63,7 +63,7 @@ def test_record_of_another_protocol_is_refused(store: Store, tasks: Tasks) -> No
     """The message names both protocols."""
     taskid = submit(store)
     store.client.hset(keys.task(taskid), "protocol", 999)
-    with pytest.raises(ProtocolMismatch, match=f"protocol 999, this one has {PROTOCOL}"):
+    with pytest.raises(ProtocolMismatch, match=rf"\(protocol 999\), and this is vscrapy .* \(protocol {PROTOCOL}\)"):
         tasks.record(taskid)
 
 

@@ -172,8 +172,7 @@ def _go_on(
     if record is not None and record.state is TaskState.SUSPENDED and record.protocol != PROTOCOL:
         raise ProtocolMismatch(
             f"JOBDIR {job_dir.path} is that of task {ticket.taskid}, made by a vscrapy with protocol "
-            f"{record.protocol}, this one has {PROTOCOL}; go on with it there, or end it with "
-            f"'vscrapy stop {ticket.taskid}'"
+            f"{record.protocol}, this one has {PROTOCOL}; go on with it there, or give this crawl another JOBDIR"
         )
     reopened = tasks.reopen(ticket.taskid, job, token=ticket.token, **options)
     if reopened.state is TaskState.SUSPENDED:

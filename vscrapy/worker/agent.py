@@ -14,7 +14,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,12 +28,12 @@ from vscrapy import __version__
 from vscrapy.config import redact
 from vscrapy.errors import ConfigError, NameTaken, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.labels import labels_to_text
-from vscrapy.model import Endpoint
+from vscrapy.model import PROTOCOL, Endpoint
 from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import Streams
-from vscrapy.store.tasks import Tasks
+from vscrapy.store.tasks import TaskRecord, Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.versions import versions_here
 from vscrapy.wire import worker_mark
@@ -350,7 +350,7 @@ class Agent(Service):
             await self._slots.make_room(look, served)
             await self._slots.refuse(served)
             self._environments.look([record.taskid for record in records if record.state in _GOING_ON])
-            await self._note_idleness(has_tasks=bool(look.live))
+            await self._note_idleness(has_tasks=_has_own_tasks(look.live, look.records))
             await self._keep_up()
         except (StoreUnavailable, StoreRefused):  # Said by the contact.
             self._senders.broken()
@@ -446,7 +446,8 @@ class Agent(Service):
 
     def _is_wanted(self) -> bool:
         """Is there a task, or somebody who may be about to submit one? In a thread."""
-        return bool(self._store.strangers() or self._tasks.live_ids())
+        live = self._tasks.live_ids()
+        return bool(self._store.strangers()) or _has_own_tasks(live, self._tasks.records(live))
 
     # --- the end
 
@@ -544,3 +545,8 @@ class Agent(Service):
         """The contact has told of Redis; anything else is a bug."""
         if not isinstance(failure.value, StoreUnavailable | StoreRefused | DeferredTimeout):
             self._say(failure.getTraceback())
+
+
+def _has_own_tasks(live: Iterable[int], records: Mapping[int, TaskRecord]) -> bool:
+    """Is there a task that speaks this protocol, or one on its way, which does not say yet?"""
+    return any(taskid not in records or records[taskid].protocol == PROTOCOL for taskid in live)

@@ -115,6 +115,8 @@ class Spawner:
         self.nice = nice
         #: No template of this environment has come so far as to fork; what was ordered never runs.
         self.is_broken = False
+        #: What crawl processes run with (:mod:`vscrapy.versions`), as the template has it; empty before it is ready.
+        self.versions: dict[str, str] = {}
         self._n_failures = 0
         self._next_id = 1
         self._waiting: list[Order] = []
@@ -214,6 +216,7 @@ class Spawner:
     def _received(self, message: dict[str, Any]) -> None:
         if "ready" in message:
             self._is_ready = True
+            self.versions = message["versions"]
             self._n_failures = 0
             self._cancel_timer()
             waiting, self._waiting = self._waiting, []

@@ -8,9 +8,9 @@ From the agent, a JSON line, and with it three file descriptors (stdout, stderr,
 
     {"id": 3, "title": "vscrapy-crawl task 7 books", "spec_bytes": 5120}
 
-To the agent, JSON lines: ``{"ready": true}`` once, ``{"started": 3, "pid": 4711}``, ``{"failed": 3, "error":
-"..."}`` (no fork), ``{"exited": 3, "status": 9}`` (as waitpid gives it). The spec itself, which may be large,
-is the first thing on the child's channel: the template reads nothing that comes from a task.
+To the agent, JSON lines: ``{"ready": true, "versions": {"scrapy": ...}}`` once, ``{"started": 3, "pid": 4711}``,
+``{"failed": 3, "error": "..."}`` (no fork), ``{"exited": 3, "status": 9}`` (as waitpid gives it). The spec itself,
+which may be large, is the first thing on the child's channel: the template reads nothing that comes from a task.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 from setproctitle import setproctitle
+
+from vscrapy.versions import versions_here
 
 #: What a crawl needs beyond the modules that Scrapy's default settings name.
 PRELOADED: Final = (
@@ -141,7 +143,7 @@ class Template:
         poll.register(self._connection, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
         try:
-            self._send({"ready": True})
+            self._send({"ready": True, "versions": versions_here()})
             while True:
                 ready = dict(poll.poll())
                 if self._woken.fileno() in ready:
