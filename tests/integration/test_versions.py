@@ -99,7 +99,7 @@ def test_record_without_versions_and_task_of_another_protocol_are_shown(machine:
     tasks.submit(taskid, b"job", spider="s", max_processes=0, sender_timeout_ms=0, log_keep=1)
     machine.store.client.hset(keys.task(taskid), "protocol", 1)
     listed = " ".join(machine.run(["vscrapy", "-l"]).stdout.split())
-    assert "another" in listed
+    assert f"made by vscrapy {__version__} (protocol 1), here {PROTOCOL}" in listed, listed
     assert f"{__version__}" in " ".join(machine.run(["vscrapy", "-l", "--versions"]).stdout.split())
     stopped = machine.run(["vscrapy", "stop", str(taskid)])
     assert stopped.exit_code == 10

@@ -115,6 +115,7 @@ class _OnWorkers:
             file=file,
             profile=_profile(opts),
             requirements=requirementsfile.find(project_dir(), given=opts.requirements, script=file, tell=_tell),
+            python=requirementsfile.find_python(project_dir(), given=opts.requirements, script=file, tell=_tell),
             choice=parse_choice(opts.on, opts.exclude),
             env=_env(opts),
         )
@@ -153,6 +154,8 @@ class _OnWorkers:
             print(f"requirements: {order.requirements.source}")
             for needed in order.requirements.requirements:
                 print(f"    {needed}")
+        if order.python is not None:
+            print(f"Python: {order.python.versions} ({order.python.source})")
         return int(any(finding.severity is Severity.REFUSED for finding in findings))
 
     def _warn(self, spider_class: type[Spider], settings: BaseSettings, order: Order, file: Path | None) -> None:

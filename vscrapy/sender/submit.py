@@ -21,7 +21,7 @@ from vscrapy.labels import ANY, Choice
 from vscrapy.localmodules import OutsideRoot
 from vscrapy.model import PROTOCOL
 from vscrapy.politeness import is_of_task
-from vscrapy.requirements import Requirements
+from vscrapy.requirements import PythonNeeded, Requirements
 from vscrapy.sealed import seal
 from vscrapy.sender.jobdir import JobDir, Ticket
 from vscrapy.sender.requirementsfile import require_shipped
@@ -75,6 +75,8 @@ class Order:
     profile: str = ""
     #: What the project needs of third parties; None: nothing says so, and nothing is compared.
     requirements: Requirements | None = None
+    #: Which Python it asks for; None: any.
+    python: PythonNeeded | None = None
     #: Which workers it takes.
     choice: Choice = ANY
     #: Environment variables that travel, with their values.
@@ -210,6 +212,7 @@ def _job(order: Order, settings: BaseSettings, made: _Collected, *, has_job_dir:
         "http_cache": _http_cache(settings),
         "profile": order.profile,
         "requirements": None if order.requirements is None else order.requirements.to_data(),
+        "python": None if order.python is None else order.python.to_data(),
         "manifest": bundle.manifest_to_json(made.bundle.manifest),
         "working_directory": made.bundle.manifest.working_directory,
         "project_paths": made.project_paths,

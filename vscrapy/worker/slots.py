@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import platform
 import signal
 import time
 import traceback
@@ -35,7 +36,7 @@ from vscrapy.errors import (
 )
 from vscrapy.labels import Choice
 from vscrapy.model import PROTOCOL, Endpoint, Manifest
-from vscrapy.requirements import Requirements
+from vscrapy.requirements import PythonNeeded, Requirements
 from vscrapy.sealed import unseal
 from vscrapy.states import Reason, StopMode
 from vscrapy.store.blobs import Blobs
@@ -129,7 +130,7 @@ class _Resident:
 
 @dataclass(slots=True)
 class _Unfit:
-    """A task that needs what this worker lacks, and may not build."""
+    """A task that needs what this worker lacks, and cannot or may not build."""
 
     why: str
     #: Until then it is not tried again (monotonic, s).
@@ -416,6 +417,7 @@ class Slots:
             child.key = key
             if not self._is_chosen(child.place, record, job):
                 return _Ending("left")
+            _check_python(job)
             child.pulse.timeout_s = float(job.get("request_timeout_s", child.pulse.timeout_s))
             manifest = manifest_from_json(job["manifest"])
             child.shas = sorted({file.sha256 for root in manifest.roots for file in root.files})
@@ -443,8 +445,8 @@ class Slots:
             return _Ending("failed", f"was not started: no environment with {_source(job)}: {words}")
         except EnvironmentRefused as error:
             is_new = taskid not in self._unfit
-            self._unfit[taskid] = _Unfit(f"{_source(job)}: {error}", time.monotonic() + UNFIT_S)
-            words = f"was not started: {_source(job)}: {error}; another worker must"
+            self._unfit[taskid] = _Unfit(str(error), time.monotonic() + UNFIT_S)
+            words = f"was not started: {error}; another worker must"
             return _Ending("left", words if is_new else "")
         except (TaskGone, OSError) as error:
             self._say(f"task {taskid} cannot be run here: {error}")
@@ -468,14 +470,17 @@ class Slots:
         except ValueError as error:
             raise BundleError(str(error)) from error
         project = manifest.roots[0]
-        return await self._environments.spawner(
-            requirements,
-            directory / project.name,
-            {file.path: file.sha256 for file in project.files},
-            taskid=child.place.taskid,
-            is_wanted=lambda: self._is_wanted(child),
-            tell=lambda words: self._tell(child.place, words),
-        )
+        try:
+            return await self._environments.spawner(
+                requirements,
+                directory / project.name,
+                {file.path: file.sha256 for file in project.files},
+                taskid=child.place.taskid,
+                is_wanted=lambda: self._is_wanted(child),
+                tell=lambda words: self._tell(child.place, words),
+            )
+        except EnvironmentRefused as error:
+            raise EnvironmentRefused(f"{requirements.source}: {error}") from error
 
     def _is_chosen(self, place: Place, record: TaskRecord, job: Mapping[str, Any]) -> bool:
         """Does the task take this worker? The record says so; the job, which is signed, must say the same."""
@@ -619,6 +624,22 @@ def _ending(child: CrawlProcess, code: int | None) -> _Ending:
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     hint = " (out of memory?)" if number == signal.SIGKILL else ""
     return _Ending("crashed", f"was killed by {name}{hint}; {back}", is_to_blame)
+
+
+def _check_python(job: Mapping[str, Any]) -> None:
+    """See that a task runs with this worker's Python, which is that of its environments, too."""
+    if job.get("python") is None:
+        return
+    try:
+        needed = PythonNeeded.from_data(job["python"])
+    except ValueError as error:
+        raise BundleError(str(error)) from error
+    here = platform.python_version()
+    if not needed.takes(here):
+        raise EnvironmentRefused(
+            f"{needed.source} asks for Python {needed.versions}, and this worker has {here} ('--requirements none' "
+            "lets it run all the same)"
+        )
 
 
 def _source(job: dict[str, Any]) -> str:
