@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.server
+import importlib.metadata
 import json
 import re
 import signal
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +23,7 @@ import pytest
 from tests.integration.machine import Finished, Machine, below, free_port, is_alive, wait_for, write_project
 from tests.integration.packages import write_source, write_wheel
 from vscrapy.states import TaskState
+from vscrapy.worker.wheels import installed_wheels
 
 pytest_plugins = ["tests.integration.machine"]
 
@@ -101,6 +104,29 @@ def test_package_that_no_worker_has_is_built_once(built: Machine, tmp_path: Path
     assert "environment:" not in second.output
     (name,) = environments(built) - before
     assert Path(item(project)["prefix"]).name == name
+
+
+def test_versions_that_are_compared_are_those_of_the_environment(built: Machine, tmp_path: Path) -> None:
+    """A project's own Scrapy is another one than the sender's: that is told, once, and nothing else."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}scrapy==2.98.0\n")
+    installed_wheels(tmp_path / "installed")
+    (wheel,) = (tmp_path / "installed").glob("scrapy-*.whl")
+    (project / "wheels").mkdir()
+    other = project / "wheels" / "scrapy-2.98.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive, zipfile.ZipFile(other, "w") as made:
+        for name in archive.namelist():
+            _, is_info, file = name.partition(".dist-info/")
+            content = archive.read(name)
+            if is_info and file == "RECORD":
+                content = b""
+            elif is_info and file == "METADATA":
+                content = re.sub(rb"(?m)^Version: .*$", b"Version: 2.98.0", content, count=1)
+            made.writestr(f"scrapy-2.98.0.dist-info/{file}" if is_info else name, content)
+    done = crawl(built, project)
+    assert done.exit_code == 0, done.output
+    here = importlib.metadata.version("scrapy")
+    assert done.stderr.count("the task was sent with") == 1, done.stderr
+    assert done.stderr.count(f"worker w1 has Scrapy 2.98.0; the task was sent with Scrapy {here} ") == 1, done.stderr
 
 
 def test_nothing_is_built_when_the_worker_has_all(built: Machine, tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections import Counter
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 import pytest
 
 import vscrapy
-from tests.integration.machine import SLOW_MS, Machine, Running, Site, wait_for, write_project
+from tests.integration.machine import SLOW_MS, Machine, Running, Site, another_version, below, wait_for, write_project
 from vscrapy import keys
 from vscrapy.model import PROTOCOL
 from vscrapy.states import TaskState
@@ -49,22 +50,6 @@ SPIDER: Final = f"""
         def parse_page(self, response):
             yield {{"url": response.url}}
 """
-
-
-def older(directory: Path, *, protocol: int = PROTOCOL) -> Mapping[str, str]:
-    """Copy vscrapy as an older version, with a protocol of its own; the variables that let a command run it."""
-    package = directory / "vscrapy"
-    shutil.copytree(Path(vscrapy.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    replace(package / "__init__.py", f'__version__ = "{vscrapy.__version__}"', f'__version__ = "{OLD_VERSION}"')
-    replace(package / "model.py", f"PROTOCOL = {PROTOCOL}", f"PROTOCOL = {protocol}")
-    return {"PYTHONPATH": str(directory)}
-
-
-def replace(file: Path, old: str, new: str) -> None:
-    """Replace what stands once in a file."""
-    text = file.read_text()
-    assert text.count(old) == 1, file
-    file.write_text(text.replace(old, new))
 
 
 @pytest.fixture
@@ -139,7 +124,7 @@ def test_task_goes_on_when_its_workers_are_upgraded_one_after_the_other(
     machine: Machine, slow_site: Site, pages: Path, tmp_path: Path
 ) -> None:
     """An older worker is drained in the middle of a task, and a new one joins: each page and item comes once."""
-    env = older(tmp_path / "old")
+    env = another_version(tmp_path / "old", OLD_VERSION)
     old = machine.start_worker(slots=2, name="old", env=env)
     machine.start_worker(slots=1, name="new")
     feed = tmp_path / "items.jsonl"
@@ -174,7 +159,7 @@ def test_workers_of_another_protocol_work_side_by_side_each_on_its_own_tasks(
     """
     machine.start_embedded()
     slow_site.set_latency(SLOWED_MS)
-    env = older(tmp_path / "old", protocol=PROTOCOL - 1)
+    env = another_version(tmp_path / "old", OLD_VERSION, protocol=PROTOCOL - 1)
     old = machine.start_worker(slots=2, name="old", env=env)
     assert machine.run(command(slow_site, "a", "--detach"), pages, env=env).exit_code == 0
     wait_for_own_pages(machine, 1, 1)
@@ -221,3 +206,29 @@ def test_workers_of_another_protocol_work_side_by_side_each_on_its_own_tasks(
     )
     assert told in said
     assert "Traceback" not in said + new.output
+
+
+def test_upgrade_on_disk_does_not_mix_with_the_worker_that_runs(
+    machine: Machine, site: Site, pages: Path, tmp_path: Path
+) -> None:
+    """
+    Between the installation and the drain, tasks run with the version that the worker was started with.
+
+    When that cannot be had any more, for its template has died, the worker says so and ends; others go on.
+    """
+    env = another_version(tmp_path / "old", OLD_VERSION)
+    worker = machine.start_worker(name="old", env=env)
+    package = tmp_path / "old" / "vscrapy"
+    wait_for(lambda: "vscrapy-template" in machine.processes().values(), CRAWL_S, "the template is ready")
+    for module in package.rglob("*.py"):
+        module.write_text("raise ImportError('of another version')\n")
+    feed = tmp_path / "items.jsonl"
+    done = machine.run(command(site, "a", "-O", str(feed)), pages, CRAWL_S)
+    assert done.exit_code == 0, done.output
+    assert items(feed.read_text()) == all_items(site, "a")
+    shutil.rmtree(package)
+    another_version(tmp_path / "old", "0.2.0")
+    template = next(pid for pid in below(worker.pid) if machine.processes().get(pid) == "vscrapy-template")
+    os.kill(template, signal.SIGKILL)
+    said = ended(worker)
+    assert f"vscrapy 0.2.0 is installed here now, and this worker runs {OLD_VERSION}; it finishes, and ends" in said

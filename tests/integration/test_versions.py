@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from tests.integration.machine import Machine, Site
+from tests.integration.machine import Machine, Site, another_version
 from vscrapy import __version__, keys
 from vscrapy.errors import EmbeddedError
 from vscrapy.model import PROTOCOL
@@ -20,29 +20,18 @@ from vscrapy.versions import differing, versions_here
 
 pytest_plugins = ["tests.integration.machine"]
 
-#: A worker as the next version's would be.
-NEXT_WORKER = """
-import sys
-
-import vscrapy, vscrapy.model
-
-vscrapy.__version__ = "99.0"
-vscrapy.model.PROTOCOL += 1
-from vscrapy.cli import main
-
-sys.exit(main(["worker", "--slots", "1", "--name", "next"]))
-"""
-
 #: Time for something to be seen, on a busy machine (seconds).
 SOON_S: Final = 60.0
 
 
 @pytest.mark.long
-def test_version_of_all_workers_is_another_one_says_so(machine: Machine, project: Path, site: Site) -> None:
+def test_version_of_all_workers_is_another_one_says_so(
+    machine: Machine, project: Path, site: Site, tmp_path: Path
+) -> None:
     """The sender tells what to do; where other machines may have workers, one of its own version runs the task."""
     url = machine.start_embedded().url
-    worker = machine.start(["python", "-c", NEXT_WORKER], env={"VSCRAPY_REDIS_URL": url})
-    worker.wait_for_output(r"vscrapy worker next ready")
+    env = another_version(tmp_path / "next", "99.0", protocol=PROTOCOL + 1)
+    worker = machine.start_worker(name="next", env=env)
     command = ["vscrapy", "crawl", "quotes", "-a", f"base={site.base}"]
     refused = machine.run(command, project)
     assert refused.exit_code == EmbeddedError.exit_code, refused.output

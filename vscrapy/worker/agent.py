@@ -146,7 +146,7 @@ class Agent(Service):
         # Each crawl process can want one for its checkout, one for its log, and one for its end.
         self._contact = Contact(reactor, say, n_threads=8 + 3 * options.slots)
         self._relay = Relay(reactor, lambda taskid, lines: self._contact.call(streams.append_log, taskid, lines), say)
-        self._spawner = Spawner(reactor, say, nice=options.nice)
+        self._spawner = Spawner(reactor, say, nice=options.nice, replaced=self._replaced)
         self._environments = Environments(
             reactor, self._contact, options.home, self._spawner, may_build=options.may_build, say=say
         )
@@ -463,6 +463,11 @@ class Agent(Service):
             given_up.addCallbacks(lambda _: self._finish(), self._cannot_sign_off)
         else:
             self._end(None)
+
+    def _replaced(self, version: str) -> None:
+        """Another vscrapy lies on the disk than the one that runs here."""
+        words = f"vscrapy {version} is installed here now, and this worker runs {__version__}; it finishes, and ends"
+        self._drain_once(f"{words}: start it anew")
 
     def _drain_once(self, why: str) -> None:
         """Begin to end, if it does not yet."""

@@ -456,6 +456,8 @@ class Slots:
                 return _Ending("left", f"was not started: {error}; this worker tries again later")
             return _Ending("crashed", f"was not started: {error}")
         code = await child.ended
+        if code is None and child.pid is None and self._is_draining:
+            return _Ending("left")  # it was never forked, and is not to be
         for compared in comparing:  # before its end is the task's
             await compared
         return _ending(child, code)

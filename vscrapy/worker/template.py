@@ -21,6 +21,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -65,6 +66,7 @@ PRELOADED: Final = (
     "scrapy.utils.reactor",
     "twisted.web.client",
     "vscrapy.bundle",
+    "vscrapy.home",
     "vscrapy.store.blobs",
     "vscrapy.store.files",
     "vscrapy.store.frontier",
@@ -93,7 +95,10 @@ def preload() -> None:
     blocked[_REACTOR] = None
     settings = importlib.import_module("scrapy.settings.default_settings")
     named = {path.rpartition(".")[0] for path in _paths(vars(settings))}
-    for name in sorted({*PRELOADED, *named}):
+    # All of ours: a later upgrade on disk must not mix with the code that runs.
+    crawl = importlib.import_module("vscrapy.crawl")
+    ours = {f"{crawl.__name__}.{found.name}" for found in pkgutil.iter_modules(crawl.__path__)}
+    for name in sorted({*PRELOADED, *named, *ours}):
         # Also what is missing in this Scrapy, or needs a package that is not installed.
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
