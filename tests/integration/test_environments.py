@@ -110,7 +110,7 @@ def test_versions_that_are_compared_are_those_of_the_environment(built: Machine,
     """A project's own Scrapy is another one than the sender's: that is told, once, and nothing else."""
     project = make_project(tmp_path / "project", f"{OFFLINE}scrapy==2.98.0\n")
     installed_wheels(tmp_path / "installed")
-    (wheel,) = (tmp_path / "installed").glob("scrapy-*.whl")
+    (wheel,) = (tmp_path / "installed").glob("[Ss]crapy-*.whl")
     (project / "wheels").mkdir()
     other = project / "wheels" / "scrapy-2.98.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive, zipfile.ZipFile(other, "w") as made:

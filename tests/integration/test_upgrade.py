@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 import vscrapy
-from tests.integration.machine import SLOW_MS, Machine, Running, Site, another_version, below, wait_for, write_project
+from tests.integration.machine import SLOW_MS, Machine, Running, Site, another_version, wait_for, write_project
 from vscrapy import keys
 from vscrapy.model import PROTOCOL
 from vscrapy.states import TaskState
@@ -111,6 +111,11 @@ def wait_for_own_pages(machine: Machine, taskid: int, number: int) -> None:
         return int(machine.store.client.hget(keys.stats(taskid), "response_received_count") or 0)
 
     wait_for(lambda: count() >= number, CRAWL_S, f"{number} pages of task {taskid}")
+
+
+def templates(machine: Machine) -> list[int]:
+    """The templates that have read all of their code."""
+    return [pid for pid, title in machine.processes().items() if title.startswith("vscrapy-template")]
 
 
 def ended(worker: Running) -> str:
@@ -219,7 +224,7 @@ def test_upgrade_on_disk_does_not_mix_with_the_worker_that_runs(
     env = another_version(tmp_path / "old", OLD_VERSION)
     worker = machine.start_worker(name="old", env=env)
     package = tmp_path / "old" / "vscrapy"
-    wait_for(lambda: "vscrapy-template" in machine.processes().values(), CRAWL_S, "the template is ready")
+    (template,) = wait_for(lambda: templates(machine), CRAWL_S, "the template is ready")
     for module in package.rglob("*.py"):
         module.write_text("raise ImportError('of another version')\n")
     feed = tmp_path / "items.jsonl"
@@ -228,7 +233,6 @@ def test_upgrade_on_disk_does_not_mix_with_the_worker_that_runs(
     assert items(feed.read_text()) == all_items(site, "a")
     shutil.rmtree(package)
     another_version(tmp_path / "old", "0.2.0")
-    template = next(pid for pid in below(worker.pid) if machine.processes().get(pid) == "vscrapy-template")
     os.kill(template, signal.SIGKILL)
     said = ended(worker)
     assert f"vscrapy 0.2.0 is installed here now, and this worker runs {OLD_VERSION}; it finishes, and ends" in said
