@@ -219,7 +219,7 @@ def test_upgrade_on_disk_does_not_mix_with_the_worker_that_runs(
     """
     Between the installation and the drain, tasks run with the version that the worker was started with.
 
-    When that cannot be had any more, for its template has died, the worker says so and ends; others go on.
+    When that cannot be had any more, for its template has died, the worker says so and ends.
     """
     env = another_version(tmp_path / "old", OLD_VERSION)
     worker = machine.start_worker(name="old", env=env)

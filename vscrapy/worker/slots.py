@@ -457,7 +457,8 @@ class Slots:
             return _Ending("crashed", f"was not started: {error}")
         code = await child.ended
         if code is None and child.pid is None and self._is_draining:
-            return _Ending("left")  # it was never forked, and is not to be
+            # It was never forked.
+            return _Ending("left", "was not started: vscrapy was replaced there; the worker ends, start it anew")
         for compared in comparing:  # before its end is the task's
             await compared
         return _ending(child, code)
