@@ -62,7 +62,7 @@ class EnvironmentFailed(VscrapyError):
 
 
 class EnvironmentRefused(VscrapyError):
-    """This worker lacks what a project needs, and builds no environments."""
+    """This worker lacks what a project needs, and cannot or may not build it."""
 
 
 class WorkerGone(VscrapyError):

@@ -7,6 +7,7 @@ Every private part of Scrapy that vscrapy leans on, and nothing else.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import io
 import logging
@@ -23,6 +24,7 @@ import scrapy.cmdline
 import scrapy.commands
 import scrapy.core.downloader
 import scrapy.crawler
+import twisted
 from pydispatch.dispatcher import getAllReceivers, liveReceivers
 from scrapy import signals
 from scrapy.commands import crawl, runspider
@@ -92,6 +94,22 @@ def check() -> None:
                 f"Scrapy {scrapy.__version__} has no {getattr(owner, '__name__', owner)}.{name}, which vscrapy "
                 "needs; install a Scrapy from 2.13 to 2.19, or a newer vscrapy"
             )
+
+
+def check_downloads() -> None:
+    """
+    See that Scrapy downloads with the Twisted that there is: before 2.13.4 it does not say which one it needs.
+
+    Raises:
+        IncompatibleScrapy: It does not.
+    """
+    try:
+        importlib.import_module("scrapy.core.downloader.handlers.http11")
+    except ImportError as error:
+        raise IncompatibleScrapy(
+            f"Scrapy {scrapy.__version__} does not run with Twisted {twisted.__version__}, which is installed beside "
+            f"it ({error}); with a Scrapy before 2.13.4, name twisted<=25.5.0 beside it"
+        ) from error
 
 
 class EngineHooks:

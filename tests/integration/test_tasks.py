@@ -64,7 +64,7 @@ def test_record_of_another_protocol_is_refused(store: Store, tasks: Tasks) -> No
     """The message names both protocols."""
     taskid = submit(store)
     store.client.hset(keys.task(taskid), "protocol", 999)
-    with pytest.raises(ProtocolMismatch, match=f"protocol 999, this one has {PROTOCOL}"):
+    with pytest.raises(ProtocolMismatch, match=rf"\(protocol 999\), and this is vscrapy .* \(protocol {PROTOCOL}\)"):
         tasks.record(taskid)
 
 
@@ -322,3 +322,27 @@ def test_workers_of_an_empty_server_are_none(store: Store) -> None:
     tasks = Tasks(store)
     found = (Workers(store).list(), tasks.live_ids(), tasks.finished_ids(5), tasks.records([]))
     assert (*found, tasks.subscribers([])) == ([], [], [], {}, ({}, {}))
+
+
+def test_task_that_only_another_protocol_can_read_is_not_forgotten(store: Store, tasks: Tasks) -> None:
+    """Its state has a name that is not known here; garbage of this protocol is forgotten."""
+    foreign, garbage = submit(store), submit(store)
+    store.client.hset(keys.task(foreign), mapping={"protocol": PROTOCOL + 1, "state": "dreaming"})
+    store.client.hset(keys.task(garbage), "state", "dreaming")
+    assert tasks.records([foreign, garbage]) == {}
+    for taskid in (foreign, garbage):
+        tasks.forget(taskid, older_than_ms=tasks.now_ms() + 1)
+    assert tasks.live_ids() == [foreign]
+    with pytest.raises(ProtocolMismatch, match=f"task {foreign} was made by .* give this command with vscrapy"):
+        tasks.record(foreign)
+    store.client.delete(keys.job(garbage), keys.task(garbage))
+    store.client.hset(keys.task(foreign), "state", TaskState.QUEUED)
+
+
+def test_same_words_may_be_said_once_in_a_task(store: Store, tasks: Tasks) -> None:
+    """By one of all who want to; who asks again, for its reply was lost, gets the same answer."""
+    taskid = submit(store)
+    assert [tasks.may_say(taskid, "words", asker) for asker in ("p1", "p2", "p1")] == [True, False, True]
+    assert tasks.may_say(taskid, "other words", "p2")
+    assert not tasks.may_say(taskid + 1, "words", "p1")
+    assert not store.client.exists(keys.task(taskid + 1))

@@ -10,8 +10,9 @@ from typing import Final
 
 import pytest
 
-from tests.integration.machine import Machine, Site
+from tests.integration.machine import Machine, Site, another_version
 from vscrapy import __version__, keys
+from vscrapy.errors import EmbeddedError
 from vscrapy.model import PROTOCOL
 from vscrapy.states import TaskState
 from vscrapy.store.tasks import Tasks
@@ -19,43 +20,24 @@ from vscrapy.versions import differing, versions_here
 
 pytest_plugins = ["tests.integration.machine"]
 
-#: A worker as the next version's would be.
-NEXT_WORKER = """
-import sys
-
-import vscrapy, vscrapy.model
-
-vscrapy.__version__ = "99.0"
-vscrapy.model.PROTOCOL += 1
-from vscrapy.cli import main
-
-sys.exit(main(["worker", "--slots", "1", "--name", "next"]))
-"""
-
-#: A worker with an older Scrapy, by what it says.
-OLD_SCRAPY = """
-import sys
-
-import vscrapy.versions
-
-here = vscrapy.versions.versions_here()
-vscrapy.versions.versions_here = lambda: {**here, "scrapy": "2.12.7"}
-from vscrapy.cli import main
-
-sys.exit(main(["worker", "--slots", "1", "--name", "old"]))
-"""
-
 #: Time for something to be seen, on a busy machine (seconds).
 SOON_S: Final = 60.0
 
 
 @pytest.mark.long
-def test_version_of_all_workers_is_another_one_says_so(machine: Machine, project: Path, site: Site) -> None:
-    """The sender tells that all workers have another version; a worker of its own version then runs the task."""
+def test_version_of_all_workers_is_another_one_says_so(
+    machine: Machine, project: Path, site: Site, tmp_path: Path
+) -> None:
+    """The sender tells what to do; where other machines may have workers, one of its own version runs the task."""
     url = machine.start_embedded().url
-    worker = machine.start(["python", "-c", NEXT_WORKER], env={"VSCRAPY_REDIS_URL": url})
-    worker.wait_for_output(r"vscrapy worker next ready")
-    sender = machine.start(["vscrapy", "crawl", "quotes", "-a", f"base={site.base}"], project)
+    env = another_version(tmp_path / "next", "99.0", protocol=PROTOCOL + 1)
+    worker = machine.start_worker(name="next", env=env)
+    command = ["vscrapy", "crawl", "quotes", "-a", f"base={site.base}"]
+    refused = machine.run(command, project)
+    assert refused.exit_code == EmbeddedError.exit_code, refused.output
+    assert "the local worker next of" in refused.stderr
+    assert "'vscrapy drain next', then give this command again" in refused.stderr
+    sender = machine.start(command, project, env={"VSCRAPY_REDIS_URL": url})
     told = sender.wait_for_output(r"all workers have another version of vscrapy \(([\d.]+), here [\d.]+\)")
     assert told.group(1) == "99.0"
     assert machine.tasks.record(machine.last_taskid()).state is TaskState.QUEUED
@@ -68,9 +50,10 @@ def test_version_of_all_workers_is_another_one_says_so(machine: Machine, project
 @pytest.mark.long
 def test_other_scrapy_on_a_worker_is_warned_of_once(machine: Machine, project: Path, site: Site) -> None:
     """In the log of each task that it takes, and in the table; the crawl runs all the same."""
-    url = machine.start_embedded().url
-    worker = machine.start(["python", "-c", OLD_SCRAPY], env={"VSCRAPY_REDIS_URL": url})
-    worker.wait_for_output(r"vscrapy worker old ready", SOON_S)
+    info = machine.home.parent / "path" / "scrapy-2.12.7.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: Scrapy\nVersion: 2.12.7\n")
+    worker = machine.start_worker(slots=2, name="old", env={"PYTHONPATH": str(info.parent)})
     here = versions_here()
     for _ in range(2):
         done = machine.run(["vscrapy", "crawl", "quotes", "-a", f"base={site.base}"], project, SOON_S)
@@ -105,11 +88,11 @@ def test_record_without_versions_and_task_of_another_protocol_are_shown(machine:
     tasks.submit(taskid, b"job", spider="s", max_processes=0, sender_timeout_ms=0, log_keep=1)
     machine.store.client.hset(keys.task(taskid), "protocol", 1)
     listed = " ".join(machine.run(["vscrapy", "-l"]).stdout.split())
-    assert "another" in listed
+    assert f"made by vscrapy {__version__} (protocol 1), here {PROTOCOL}" in listed, listed
     assert f"{__version__}" in " ".join(machine.run(["vscrapy", "-l", "--versions"]).stdout.split())
     stopped = machine.run(["vscrapy", "stop", str(taskid)])
     assert stopped.exit_code == 10
-    assert f"made by a vscrapy with protocol 1, this one has {PROTOCOL}" in stopped.stderr
+    assert f"(protocol 1), and this is vscrapy {__version__} (protocol {PROTOCOL}); give this" in stopped.stderr
     machine.store.client.hset(keys.task(taskid), "protocol", PROTOCOL)
     assert machine.run(["vscrapy", "stop", str(taskid)]).exit_code == 0
     machine.start_worker(slots=1)

@@ -7,6 +7,7 @@ import pytest
 from tests.integration.support import Process, request, running, submit, view
 from vscrapy import keys
 from vscrapy.errors import NameTaken, ProtocolMismatch, WorkerGone
+from vscrapy.model import PROTOCOL
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import MOST_CRASHES
@@ -78,6 +79,26 @@ def test_register_gives_back_what_the_dead_worker_of_that_name_held(store: Store
     assert (found.number("queued"), found.number("processes"), workers.processes("w1")) == (1, 0, [])
 
 
+def test_register_leaves_what_a_worker_of_another_protocol_held_to_its_like(store: Store, workers: Workers) -> None:
+    """A machine that was upgraded after a crash has its name again; older workers find its places under another."""
+    workers.register("w1", "t1", {"protocol": PROTOCOL - 1})
+    process = running(store, submit(store))
+    process.feed(request("1"), wanted=1)
+    let_die(store, "w1")
+    for _ in range(2):
+        workers.register("w1", "t2", {"slots": 1})
+    assert (workers.processes("w1"), view(store, process.taskid).number("processes")) == ([], 1)
+    heir = f"w1-protocol-{PROTOCOL - 1}"
+    assert workers.processes(heir) == [(process.taskid, process.name)]
+    assert workers.beat("w1", "t2", {}) == Heard([])
+    workers.register("w0", "t0", {"protocol": PROTOCOL - 1})
+    assert workers.beat("w0", "t0", {}) == Heard([heir])
+    workers.leave_places(heir)
+    assert workers.retire(heir)
+    found = view(store, process.taskid)
+    assert (found.number("queued"), found.number("processes")) == (1, 0)
+
+
 def test_register_goes_on_giving_back_after_a_lost_connection(store: Store, workers: Workers) -> None:
     """A registration that broke off half-way is repeated, and finds the rest."""
     workers.register("w1", "t1", {})
@@ -115,6 +136,22 @@ def test_beat_without_an_entry_says_so(store: Store, workers: Workers) -> None:
     workers.register("w1", "t1", {})
     store.client.zrem(keys.WORKERS, "w1")
     assert workers.beat("w1", "t1", {}) is None
+
+
+def test_beat_leaves_the_dead_of_another_protocol_to_their_like(store: Store, workers: Workers) -> None:
+    """However many there are: those of its own are named."""
+    for number in range(10):
+        workers.register(f"old{number}", "t", {"protocol": PROTOCOL - 1})
+        let_die(store, f"old{number}")
+    workers.register("dead", "t", {})
+    let_die(store, "dead")
+    workers.register("w1", "t1", {})
+    assert workers.beat("w1", "t1", {}) == Heard(["dead"])
+    workers.register("older", "t2", {"protocol": PROTOCOL - 1})
+    heard = workers.beat("older", "t2", {})
+    assert heard is not None
+    assert len(heard.dead) == 5
+    assert "dead" not in heard.dead
 
 
 def test_beat_names_workers_past_their_deadline(store: Store, workers: Workers) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
 
 from vscrapy.errors import ConfigError
-from vscrapy.requirements import Requirement, Requirements, redact, secrets_in
-from vscrapy.sender.requirementsfile import find, require_shipped
+from vscrapy.requirements import PythonNeeded, Requirement, Requirements, redact, secrets_in
+from vscrapy.sender.requirementsfile import find, find_python, require_shipped
 
 
 def write(root: Path, **files: str) -> Path:
@@ -259,3 +260,72 @@ def test_pin_that_nothing_here_can_keep_does_not_count(tmp_path: Path, pin: str)
 def test_pin_that_can_be_kept_counts(tmp_path: Path, pin: str) -> None:
     """Of a package that vscrapy itself runs with, too."""
     assert texts(read(write(tmp_path, requirements__txt=f"{pin}\n"))) == [pin]
+
+
+POETRY = '[tool.poetry.dependencies]\npython = "^3.11"\nrequests = "^2"\n'
+
+
+@pytest.mark.parametrize("head", ["", '[project]\nname = "shop"\ndynamic = ["dependencies"]\n'])
+def test_dependencies_for_poetry_are_told_once(tmp_path: Path, head: str) -> None:
+    """They are not read, which a person learns with what to do; a file that counts before is all that is read."""
+    told: list[str] = []
+    write(tmp_path, pyproject__toml=head + POETRY)
+    assert find(tmp_path, tell=told.append) is None
+    assert told == [
+        "pyproject.toml: [tool.poetry.dependencies] is not read; name what workers need in dependencies of [project],"
+        " or in a requirements.txt ('poetry export -o requirements.txt' writes one)"
+    ]
+    write(tmp_path, requirements__txt="one\n")
+    assert texts(read(tmp_path)) == ["one"]
+
+
+@pytest.mark.parametrize(
+    "text", [PYPROJECT + POETRY, '[tool.poetry.dependencies]\npython = "^3.11"\n', "[tool]\npoetry = 1\n"]
+)
+def test_dependencies_for_poetry_that_are_no_matter_are_not_told(tmp_path: Path, text: str) -> None:
+    """Those of [project] count, or there are none."""
+    told: list[str] = []
+    find(write(tmp_path, pyproject__toml=text), tell=told.append)
+    assert told == []
+
+
+def test_python_that_a_project_asks_for_is_read(tmp_path: Path) -> None:
+    """Of its pyproject.toml, whichever file names packages, or of the file that runs alone; unless none counts."""
+    assert find_python(tmp_path, tell=print) is None
+    write(tmp_path, pyproject__toml='[project]\nrequires-python = ">=3.9, <4"\n', requirements__txt="one\n")
+    assert find_python(tmp_path, tell=print) == PythonNeeded("pyproject.toml", "<4,>=3.9")
+    assert find_python(tmp_path, given="requirements.txt", tell=print) is not None
+    assert find_python(tmp_path, given="none", tell=print) is None
+    script = tmp_path / "one.py"
+    script.write_text('# /// script\n# requires-python = ">=3.8"\n# ///\n')
+    assert find_python(None, script=script, tell=print) == PythonNeeded("one.py", ">=3.8")
+    (tmp_path / "scrapy.cfg").write_text("[vscrapy]\nrequirements = none\n")
+    assert find_python(tmp_path, tell=print) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ('">=99"', f"requires-python >=99 does not count, for this is Python {platform.python_version()} itself"),
+        ('"^3.11"', "requires-python '^3.11' does not count, for it is no set of versions, as in '>=3.11'"),
+        ("3.11", "requires-python 3.11 does not count, for it is no set of versions, as in '>=3.11'"),
+    ],
+)
+def test_python_that_means_nothing_here_does_not_count(tmp_path: Path, asked: str, words: str) -> None:
+    """A project that runs here with another one, or with what is no version, runs so on workers, too; it is told."""
+    told: list[str] = []
+    write(tmp_path, pyproject__toml=f"[project]\nrequires-python = {asked}\n")
+    assert find_python(tmp_path, tell=told.append) is None
+    assert told == [f"pyproject.toml: {words}"]
+
+
+def test_pyproject_that_is_broken_asks_for_no_python(tmp_path: Path) -> None:
+    """Scrapy never reads it."""
+    assert find_python(write(tmp_path, pyproject__toml="[project"), tell=print) is None
+
+
+@pytest.mark.parametrize("data", [None, {}, {"source": "a", "versions": "^3"}, {"source": "a\n", "versions": ">=3"}])
+def test_python_in_a_job_that_is_malformed_is_refused(data: object) -> None:
+    """It is said what cannot be read."""
+    with pytest.raises(ValueError, match="the Python that the task needs cannot be read"):
+        PythonNeeded.from_data(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vscrapy.model import PROTOCOL
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.tasks import TaskRecord
 from vscrapy.valve import ALL, UNATTENDED, Valve
@@ -34,7 +35,7 @@ RECORD = TaskRecord(
     capacity=16,
     max_processes=0,
     stop_mode=None,
-    protocol=1,
+    protocol=PROTOCOL,
     pages=0,
     items=0,
     errors=0,
@@ -142,6 +143,7 @@ def test_watched_are_tasks_here_and_tasks_nowhere() -> None:
         replace(RECORD, taskid=3, processes=0, state=TaskState.QUEUED),
         replace(RECORD, taskid=4, state=TaskState.STOPPING),
         replace(RECORD, taskid=5, is_attached=False),
+        replace(RECORD, taskid=6, processes=0, protocol=PROTOCOL + 1),
     ]
     assert with_watched_sender(records, frozenset({1, 4, 5})) == [1, 3]
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from vscrapy import config
 from vscrapy.commands import _store
+from vscrapy.errors import ProtocolMismatch
 from vscrapy.store.tasks import Cleaned, Tasks
 
 #: Why a task is kept, and what to do.
@@ -25,7 +26,7 @@ def run(argv: list[str]) -> int:
     Without ids, all of them but those with items that nobody has fetched.
 
     Returns:
-        1 when a task that was named is still there, or was not.
+        1 when a task that was named is still there, or was not, or is of another version of vscrapy.
     """
     parser = argparse.ArgumentParser(
         prog="vscrapy clean", description="Remove what is kept of tasks that have ended (else it goes after a week)."
@@ -35,10 +36,12 @@ def run(argv: list[str]) -> int:
     opts = parser.parse_args(argv)
     tasks = Tasks(_store.store(opts))
     named = _store.taskids(opts.taskids)
-    found = {
-        taskid: tasks.clean(taskid, is_forced=bool(named))
-        for taskid in named or sorted(tasks.finished_ids(1_000_000))
-    }
+    found: dict[int, Cleaned] = {}
+    for taskid in named or sorted(tasks.finished_ids(1_000_000)):
+        try:
+            found[taskid] = tasks.clean(taskid, is_forced=bool(named))
+        except ProtocolMismatch as error:
+            print(f"{error}, or wait: what has ended goes after a week")
     for taskid, what in found.items():
         if what is not Cleaned.REMOVED and (named or what is not Cleaned.GONE):
             print(f"task {taskid} {_KEPT[what].format(taskid)}")

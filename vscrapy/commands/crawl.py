@@ -17,11 +17,12 @@ from scrapy.commands.runspider import Command as ScrapyRunSpider
 from scrapy.exceptions import UsageError
 from scrapy.utils.spider import iter_spider_classes
 
-from vscrapy import config, embedded, internals
+from vscrapy import __version__, config, embedded, internals
 from vscrapy.commands._standin import CrawlerStandIn
-from vscrapy.errors import ConfigError, StoreUnavailable
+from vscrapy.errors import ConfigError, EmbeddedError, StoreUnavailable
 from vscrapy.home import remote_feeds
 from vscrapy.labels import parse_choice
+from vscrapy.model import PROTOCOL
 from vscrapy.preflight.check import check
 from vscrapy.preflight.finding import Finding, Severity
 from vscrapy.preflight.report import all_lines, start_lines
@@ -116,6 +117,7 @@ class _OnWorkers:
             file=file,
             profile=_profile(opts),
             requirements=requirementsfile.find(project_dir(), given=opts.requirements, script=file, tell=_tell),
+            python=requirementsfile.find_python(project_dir(), given=opts.requirements, script=file, tell=_tell),
             choice=parse_choice(opts.on, opts.exclude),
             env=_env(opts),
         )
@@ -154,6 +156,8 @@ class _OnWorkers:
             print(f"requirements: {order.requirements.source}")
             for needed in order.requirements.requirements:
                 print(f"    {needed}")
+        if order.python is not None:
+            print(f"Python: {order.python.versions} ({order.python.source})")
         return int(any(finding.severity is Severity.REFUSED for finding in findings))
 
     def _warn(self, spider_class: type[Spider], settings: BaseSettings, order: Order, file: Path | None) -> None:
@@ -290,10 +294,28 @@ def _embedded() -> Endpoint:
         endpoint,
         slots=os.cpu_count() or 1,
         idle_exit_s=idle_exit_s,
-        is_live=lambda: any(worker.is_alive for worker in workers.list()),
+        is_live=lambda: _is_worker_live(workers, home),
     )
     store.close()
     return endpoint
+
+
+def _is_worker_live(workers: Workers, home: Path) -> bool:
+    """
+    Is there a worker that can serve a task from here?
+
+    Raises:
+        EmbeddedError: All that there are were started by another version of vscrapy, before an upgrade.
+    """
+    live = [worker for worker in workers.list() if worker.is_alive]
+    if live and all(worker.protocol != PROTOCOL for worker in live):
+        name, version, protocol = live[0].name, live[0].version, live[0].protocol
+        raise EmbeddedError(
+            f"the local worker {name} of {home} is vscrapy {version} (protocol {protocol}), and this is vscrapy "
+            f"{__version__} (protocol {PROTOCOL}); when its tasks are done ('vscrapy -l'), let it end with 'vscrapy "
+            f"drain {name}', then give this command again"
+        )
+    return bool(live)
 
 
 def _env(opts: argparse.Namespace) -> dict[str, str]:

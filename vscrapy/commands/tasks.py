@@ -181,7 +181,7 @@ def _task_table(records: list[TaskRecord], now_ms: int, workers: list[WorkerReco
         if record.valve is not Valve.AUTO and not record.ended_ms:
             state += f" (valve {record.valve.value})"
         if record.protocol != PROTOCOL and not record.ended_ms:
-            state += f", of another version of vscrapy (protocol {record.protocol}, here {PROTOCOL})"
+            state += f", made by {record.maker}, here {PROTOCOL}"
         elif record.is_waiting:
             has_worker = not why_waiting(workers, record.choice, has_begun=True)
             state += ", waits for a slot" if has_worker else f", waits for a worker {record.choice}".rstrip()

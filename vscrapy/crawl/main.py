@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import cProfile
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy.crawl.log import Channel, install_streams
+from vscrapy.errors import VscrapyError
 from vscrapy.model import Endpoint
 from vscrapy.wire import LogLine, WrittenFile, encode_file
 
@@ -75,6 +77,9 @@ def run(spec: dict[str, Any], channel_fd: int, work: Callable[[dict[str, Any], d
             file=sys.stderr,
         )
         return FAILED
+    except VscrapyError as error:
+        print(f"vscrapy: {error}", file=sys.stderr)
+        return FAILED
     except Exception:  # noqa: BLE001 - a project may raise anything as it is imported; the user gets to see it
         traceback.print_exc()
         return FAILED
@@ -110,6 +115,7 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     from vscrapy.store.files import Files
 
     internals.check()
+    internals.check_downloads()
     store = connect(spec)
     place = make_place(store, spec, job, channel)
     place.take_signals()
@@ -143,6 +149,9 @@ def _crawl(spec: dict[str, Any], job: dict[str, Any], channel: Channel) -> int:
     if place.scheduler is not None:
         place.scheduler.finish(timeout_s=LAST_STATS_S)
     written.finish()
+    if place.scheduler is None:  # Scrapy 2.13 does not count it as a failure when a middleware cannot be made, say
+        gc.collect()  # Twisted tells of an error that nobody took when its Deferred goes
+        return FAILED
     return FAILED if process.bootstrap_failed else 0
 
 

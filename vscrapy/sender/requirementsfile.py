@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import configparser
 import os
+import platform
 import re
 import shlex
 import tomllib
@@ -24,13 +25,13 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
-from packaging.specifiers import SpecifierSet
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vscrapy import config
 from vscrapy.errors import ConfigError
-from vscrapy.requirements import Requirement, Requirements, redact
+from vscrapy.requirements import PythonNeeded, Requirement, Requirements, redact
 
 #: In the place of a file's name: the project says nothing of what it needs.
 NONE: Final = "none"
@@ -93,6 +94,7 @@ class _Found:
     trusted_hosts: list[str] = field(default_factory=list)
     #: Files that have been read, and as what.
     seen: set[tuple[Path, bool]] = field(default_factory=set)
+    is_poetry_told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,55 @@ def find(
         if path.is_file() and _read_any(found, path, name):
             return _made(found, name)
     return None
+
+
+def find_python(
+    project: Path | None,
+    *,
+    given: str | None = None,
+    script: Path | None = None,
+    tell: Callable[[str], None],
+) -> PythonNeeded | None:
+    """
+    Read which Python a project asks for, in its pyproject.toml or in the file that runs alone; None: any.
+
+    Args:
+        project, given, script, tell: As :func:`find`.
+
+    What cannot be read does not count: ``scrapy crawl`` never looks at it, and :func:`find` tells where it matters.
+    """
+    if given is None and project is not None:
+        given = config.requirements_origin(project / "scrapy.cfg")
+    if given == NONE:
+        return None
+    try:
+        source, asked = _python_asked(project, script)
+    except ConfigError:
+        return None
+    if asked is None:
+        return None
+    try:
+        needed = PythonNeeded(source, str(SpecifierSet(asked)))
+    except (InvalidSpecifier, AttributeError, TypeError):
+        tell(f"{source}: requires-python {asked!r} does not count, for it is no set of versions, as in '>=3.11'")
+        return None
+    here = platform.python_version()
+    if not needed.takes(here):
+        tell(f"{source}: requires-python {needed.versions} does not count, for this is Python {here} itself")
+        return None
+    return needed
+
+
+def _python_asked(project: Path | None, script: Path | None) -> tuple[str, Any]:
+    """What stands for requires-python, and where; None: nothing."""
+    if script is not None and (data := _script_data(_Place(script, script.name))) is not None:
+        return script.name, data.get("requires-python")
+    path = project / "pyproject.toml" if project is not None else None
+    if path is None or not path.is_file():
+        return "", None
+    place = _Place(path, path.name)
+    table = _toml(place, _text(place)).get("project")
+    return path.name, table.get("requires-python") if isinstance(table, dict) else None
 
 
 def require_shipped(requirements: Requirements, shipped: set[str]) -> None:
@@ -466,6 +517,8 @@ def _pyproject_names(found: _Found, place: _Place, extras: list[str] | None = No
     """The dependencies of a pyproject.toml; None: it has none, or another file says so."""
     data = _toml(place, _text(place))
     project = data.get("project")
+    if not (isinstance(project, dict) and "dependencies" in project):
+        _mention_poetry(found, place, data)
     if not isinstance(project, dict):
         return None
     optional = project.get("optional-dependencies", {})
@@ -480,6 +533,19 @@ def _pyproject_names(found: _Found, place: _Place, extras: list[str] | None = No
         return chosen or None
     _read_files(found, [files] if isinstance(files, str) else _names(files, place, "file"), place)
     return chosen
+
+
+def _mention_poetry(found: _Found, place: _Place, data: Mapping[str, Any]) -> None:
+    """Tell once of dependencies in a table that only Poetry understands."""
+    table = data.get("tool")
+    for name in ("poetry", "dependencies"):
+        table = table.get(name) if isinstance(table, dict) else None
+    if isinstance(table, dict) and table.keys() - {"python"} and not found.is_poetry_told:
+        found.is_poetry_told = True
+        found.tell(
+            f"{place.shown}: [tool.poetry.dependencies] is not read; name what workers need in dependencies of "
+            "[project], or in a requirements.txt ('poetry export -o requirements.txt' writes one)"
+        )
 
 
 def _setup_cfg_names(found: _Found, place: _Place, extras: list[str] | None = None) -> list[str] | None:
@@ -514,9 +580,14 @@ def _read_files(found: _Found, names: list[str], place: _Place) -> None:
 def _script_names(script: Path) -> list[str] | None:
     """The dependencies that a single file names in itself; None: it names none."""
     place = _Place(script, script.name)
+    data = _script_data(place) or {}
+    return _names(data["dependencies"], place, "dependencies") if "dependencies" in data else None
+
+
+def _script_data(place: _Place) -> dict[str, Any] | None:
+    """What a single file says of itself; None: nothing."""
     matched = _SCRIPT.search(_text(place))
     if matched is None:
         return None
     lines = [line[2:] if line.startswith("# ") else line[1:] for line in matched["content"].splitlines()]
-    data = _toml(place, "\n".join(lines))
-    return _names(data["dependencies"], place, "dependencies") if "dependencies" in data else None
+    return _toml(place, "\n".join(lines))

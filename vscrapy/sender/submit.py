@@ -22,7 +22,7 @@ from vscrapy.labels import ANY, Choice
 from vscrapy.localmodules import OutsideRoot
 from vscrapy.model import PROTOCOL
 from vscrapy.politeness import is_of_task
-from vscrapy.requirements import Requirements
+from vscrapy.requirements import PythonNeeded, Requirements
 from vscrapy.sealed import seal
 from vscrapy.secret import new_nonce, payload_key, task_key
 from vscrapy.sender.jobdir import JobDir, Ticket
@@ -80,6 +80,8 @@ class Order:
     profile: str = ""
     #: What the project needs of third parties; None: nothing says so, and nothing is compared.
     requirements: Requirements | None = None
+    #: Which Python it asks for; None: any.
+    python: PythonNeeded | None = None
     #: Which workers it takes.
     choice: Choice = ANY
     #: Environment variables that travel, with their values.
@@ -206,8 +208,7 @@ def _go_on(
     if record is not None and record.state is TaskState.SUSPENDED and record.protocol != PROTOCOL:
         raise ProtocolMismatch(
             f"JOBDIR {job_dir.path} is that of task {ticket.taskid}, made by a vscrapy with protocol "
-            f"{record.protocol}, this one has {PROTOCOL}; go on with it there, or end it with "
-            f"'vscrapy stop {ticket.taskid}'"
+            f"{record.protocol}, this one has {PROTOCOL}; go on with it there, or give this crawl another JOBDIR"
         )
     reopened = tasks.reopen(ticket.taskid, job, token=ticket.token, **options)
     if reopened.state is TaskState.SUSPENDED:
@@ -245,6 +246,7 @@ def _job(order: Order, settings: BaseSettings, made: _Collected, *, has_job_dir:
         "http_cache": _http_cache(settings),
         "profile": order.profile,
         "requirements": None if order.requirements is None else order.requirements.to_data(),
+        "python": None if order.python is None else order.python.to_data(),
         "manifest": bundle.manifest_to_json(made.bundle.manifest),
         "working_directory": made.bundle.manifest.working_directory,
         "project_paths": made.project_paths,

@@ -44,8 +44,9 @@ def why_waiting(workers: Sequence[WorkerRecord], choice: Choice, *, has_begun: b
         versions = ", ".join(sorted({worker.version or "not known" for worker in others}))
         return f"all workers have another version of vscrapy ({versions}, here {__version__}); install one version"
     if not has_begun:
-        slots = sum(worker.slots for worker in fitting)
-        return f"all {slots} slots of {len(fitting)} workers are taken"
+        ours = [worker for worker in fitting if worker.protocol == PROTOCOL]
+        slots = sum(worker.slots for worker in ours)
+        return f"all {slots} slots of {len(ours)} workers are taken"
     return ""
 
 

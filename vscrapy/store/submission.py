@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vscrapy import keys
+from vscrapy import __version__, keys
 from vscrapy.labels import ANY, Choice
 from vscrapy.model import PROTOCOL
 
@@ -46,7 +46,7 @@ def submission(
         len(requests),
         *(part for new in requests for part in (new.slot, new.queue, new.payload)),
         *("spider", spider, "max_processes", max_processes),
-        *("protocol", PROTOCOL, "log_keep", log_keep, "items_limit", items_limit),
+        *("protocol", PROTOCOL, "version", __version__, "log_keep", log_keep, "items_limit", items_limit),
         *("feeds", "wanted" if has_feeds else "", "job_dir", job_dir, *choice_fields(choice)),
         *(("provisional", 1) if is_provisional else ()),
     ]

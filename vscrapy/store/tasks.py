@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from vscrapy import keys
+from vscrapy import __version__, keys
 from vscrapy.errors import ProtocolMismatch, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.labels import ANY, Choice
 from vscrapy.model import PROTOCOL
@@ -72,6 +72,13 @@ class TaskRecord:
     promised_until_ms: int = 0
     #: Which workers it takes; the job has the same, signed.
     choice: Choice = ANY
+    #: Version of vscrapy that made it; '': it does not say.
+    version: str = ""
+
+    @property
+    def maker(self) -> str:
+        """What made it, for messages."""
+        return _maker(self.version, self.protocol)
 
     @property
     def is_waiting(self) -> bool:
@@ -173,7 +180,12 @@ def _record(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> 
         waits_since_ms=number("waits_since_ms") or number("created_ms"),
         promised_until_ms=number("promised_until_ms"),
         choice=Choice(*(tuple(shown(record.get(name, "")).split()) for name in ("on", "exclude"))),
+        version=shown(record.get("version", "")),
     )
+
+
+def _maker(version: str, protocol: int | str) -> str:
+    return f"vscrapy {version or 'of another version'} (protocol {protocol})"
 
 
 class Tasks:
@@ -294,15 +306,32 @@ class Tasks:
             TaskGone: There is no such task.
             ProtocolMismatch: It was made by a vscrapy that speaks another protocol.
         """
+        self.require_own(taskid)
         record = self.records([taskid]).get(taskid)
         if record is None:
             raise TaskGone(f"task {taskid} does not exist (any more); 'vscrapy -l' lists the tasks")
-        if record.protocol != PROTOCOL:
-            raise ProtocolMismatch(
-                f"task {taskid} was made by a vscrapy with protocol {record.protocol}, this one has {PROTOCOL}; "
-                "install the same version on both sides"
-            )
         return record
+
+    def require_own(self, taskid: int) -> None:
+        """
+        See that a task, if there is one, speaks this protocol: of another one, nothing is known but that.
+
+        Raises:
+            ProtocolMismatch: It was made by a vscrapy that speaks another protocol.
+        """
+        protocol, version = self._made_by(taskid)
+        if protocol not in ("", str(PROTOCOL)):
+            raise ProtocolMismatch(
+                f"task {taskid} was made by {_maker(version, protocol)}, and this is "
+                f"{_maker(__version__, PROTOCOL)}; give this command with "
+                + (f"vscrapy {version}" if version else "the version that made it")
+            )
+
+    def _made_by(self, taskid: int) -> tuple[str, str]:
+        """The protocol and the version of vscrapy that made a task; '': not known."""
+        with translate(self._store.endpoint):
+            protocol, version = self._store.client.hmget(keys.task(taskid), "protocol", "version")
+        return shown(text(protocol)), shown(text(version))
 
     def stop(self, taskid: int, *, reason: str, mode: StopMode, if_idle: bool = False) -> TaskState:
         """
@@ -377,6 +406,10 @@ class Tasks:
             self.wake()
         return bool(changed), TaskState(text(state))
 
+    def may_say(self, taskid: int, words: str, asker: str) -> bool:
+        """May *asker* say this in a task's log? One of all may, once a task. Safe to repeat."""
+        return bool(self._store.run("say_once", [keys.task(taskid)], [words, asker]))
+
     def is_home(self, taskid: int, process: str) -> bool:
         """Is this process the one that writes the task's feeds?"""
         with translate(self._store.endpoint):
@@ -415,8 +448,8 @@ class Tasks:
             ],
             [
                 *(keys.prefix(taskid), token, job, sender_timeout_ms),
-                *("max_processes", max_processes, "protocol", PROTOCOL, "log_keep", log_keep),
-                *("items_limit", items_limit, *choice_fields(choice)),
+                *("max_processes", max_processes, "protocol", PROTOCOL, "version", __version__),
+                *("log_keep", log_keep, "items_limit", items_limit, *choice_fields(choice)),
             ],
         )
         with translate(self._store.endpoint):
@@ -441,7 +474,8 @@ class Tasks:
         with translate(self._store.endpoint):
             forgotten = self._store.client.zrangebyscore(keys.SUSPENDED, "-inf", before_ms)
         for taskid in _ids(forgotten):
-            with suppress(TaskGone):
+            with suppress(TaskGone, ProtocolMismatch):
+                self.require_own(taskid)
                 self.stop(taskid, reason=Reason.SHUTDOWN, mode=StopMode.GRACEFUL)
 
     def archive(self, record: TaskRecord) -> None:
@@ -460,7 +494,11 @@ class Tasks:
 
         Args:
             is_forced: Also when items are there that nobody has fetched.
+
+        Raises:
+            ProtocolMismatch: It was made by a vscrapy that speaks another protocol, and may have other keys.
         """
+        self.require_own(taskid)
         names = [keys.task(taskid), keys.items(taskid), keys.final_stats(taskid), keys.job(taskid), keys.log(taskid)]
         names += [keys.stats(taskid), keys.stat_values(taskid), keys.counts(taskid), keys.failures(taskid)]
         reply = self._store.run("clean", [*names, keys.files(taskid)], [int(is_forced), THROUGH_MS])
@@ -471,10 +509,15 @@ class Tasks:
         return found
 
     def forget(self, taskid: int, *, older_than_ms: int) -> None:
-        """Take an id that has no record off the registry, if it is too old to be still on its way."""
+        """
+        Take an id that has no record off the registry, if it is too old to be still on its way; nor one that cannot
+        be read, unless another protocol's workers can.
+        """
+        protocol, _ = self._made_by(taskid)
+        is_foreign = protocol.isdecimal() and protocol != str(PROTOCOL)
         with translate(self._store.endpoint):
             score = self._store.client.zscore(keys.TASKS, str(taskid))
-            if score is not None and score < older_than_ms:
+            if score is not None and score < older_than_ms and not is_foreign:
                 self._store.client.zrem(keys.TASKS, str(taskid))
 
     def sign_of_life(self, taskid: int) -> tuple[TaskState, int, int] | None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from vscrapy import keys
 from vscrapy.errors import NameTaken, ProtocolMismatch, WorkerGone
-from vscrapy.labels import labels_from_text
+from vscrapy.labels import ANY, Choice, labels_from_text
 from vscrapy.model import PROTOCOL
 from vscrapy.shown import shown
 from vscrapy.store.base import Store, text, texts
@@ -244,12 +244,15 @@ class Workers:
         with translate(self._store.endpoint):
             self._store.client.srem(keys.worker_processes(worker), f"{taskid}:{process}")
 
-    def refuse(self, taskid: int, worker: str) -> bool:
+    def refuse(self, taskid: int, worker: str, choice: Choice = ANY) -> bool:
         """
         Say that a worker cannot serve a task; to be repeated while the task waits.
 
+        Args:
+            choice: Which workers the task takes.
+
         Returns:
-            Has every worker that lives said so lately, or does it speak another protocol?
+            Has every worker that lives, speaks this protocol and may serve the task said so lately?
         """
         name = keys.refusals(taskid)
         with translate(self._store.endpoint):
@@ -262,7 +265,11 @@ class Workers:
             pipeline.hgetall(name)
             said = texts(pipeline.execute()[-1])
         fresh = {other for other, at_ms in said.items() if at_ms.isdigit() and now_ms - int(at_ms) < REFUSAL_MS}
-        return all(record.name in fresh or record.protocol != PROTOCOL for record in self.list() if record.is_alive)
+        return all(
+            record.name in fresh
+            for record in self.list()
+            if record.is_alive and record.protocol == PROTOCOL and choice.takes(record.name, record.labels)
+        )
 
     def processes(self, worker: str) -> list[tuple[int, str]]:
         """The crawl processes that a worker runs: taskid and process."""

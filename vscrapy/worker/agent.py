@@ -14,7 +14,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,13 +28,13 @@ from vscrapy import __version__
 from vscrapy.config import redact
 from vscrapy.errors import ConfigError, NameTaken, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.labels import labels_to_text
-from vscrapy.model import Endpoint
+from vscrapy.model import PROTOCOL, Endpoint
 from vscrapy.secret import worker_mark
 from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import Streams
-from vscrapy.store.tasks import Tasks
+from vscrapy.store.tasks import TaskRecord, Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.versions import versions_here
 from vscrapy.worker.bell import Bell
@@ -146,7 +146,7 @@ class Agent(Service):
         # Each crawl process can want one for its checkout, one for its log, and one for its end.
         self._contact = Contact(reactor, say, n_threads=8 + 3 * options.slots)
         self._relay = Relay(reactor, lambda taskid, lines: self._contact.call(streams.append_log, taskid, lines), say)
-        self._spawner = Spawner(reactor, say, nice=options.nice)
+        self._spawner = Spawner(reactor, say, nice=options.nice, replaced=self._replaced)
         self._environments = Environments(
             reactor, self._contact, options.home, self._spawner, may_build=options.may_build, say=say
         )
@@ -350,7 +350,7 @@ class Agent(Service):
             await self._slots.make_room(look, served)
             await self._slots.refuse(served)
             self._environments.look([record.taskid for record in records if record.state in _GOING_ON])
-            await self._note_idleness(has_tasks=bool(look.live))
+            await self._note_idleness(has_tasks=_has_own_tasks(look.live, look.records))
             await self._keep_up()
         except (StoreUnavailable, StoreRefused):  # Said by the contact.
             self._senders.broken()
@@ -446,7 +446,8 @@ class Agent(Service):
 
     def _is_wanted(self) -> bool:
         """Is there a task, or somebody who may be about to submit one? In a thread."""
-        return bool(self._store.strangers() or self._tasks.live_ids())
+        live = self._tasks.live_ids()
+        return bool(self._store.strangers()) or _has_own_tasks(live, self._tasks.records(live))
 
     # --- the end
 
@@ -462,6 +463,11 @@ class Agent(Service):
             given_up.addCallbacks(lambda _: self._finish(), self._cannot_sign_off)
         else:
             self._end(None)
+
+    def _replaced(self, version: str) -> None:
+        """Another vscrapy lies on the disk than the one that runs here."""
+        words = f"vscrapy {version} is installed here now, and this worker runs {__version__}; it finishes, and ends"
+        self._drain_once(f"{words}: start it anew")
 
     def _drain_once(self, why: str) -> None:
         """Begin to end, if it does not yet."""
@@ -544,3 +550,8 @@ class Agent(Service):
         """The contact has told of Redis; anything else is a bug."""
         if not isinstance(failure.value, StoreUnavailable | StoreRefused | DeferredTimeout):
             self._say(failure.getTraceback())
+
+
+def _has_own_tasks(live: Iterable[int], records: Mapping[int, TaskRecord]) -> bool:
+    """Is there a task that speaks this protocol, or one on its way, which does not say yet?"""
+    return any(taskid not in records or records[taskid].protocol == PROTOCOL for taskid in live)

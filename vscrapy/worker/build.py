@@ -34,6 +34,7 @@ from packaging.version import Version
 
 from vscrapy.errors import EnvironmentFailed
 from vscrapy.requirements import Requirements, redact, secrets_in
+from vscrapy.worker import bound
 from vscrapy.worker.pipconfig import Indexes
 from vscrapy.worker.wheels import installed_wheels, own_wheel
 
@@ -358,24 +359,22 @@ class Build:
         Args:
             holds_errors: From the first error on, it is kept instead of told.
         """
-        nice = shutil.which("nice")
-        if nice is not None:
-            command = [nice, "-n", str(NICENESS), *command]
         with self._lock:
             if self._killed:
                 raise EnvironmentFailed(self._killed)
             process = self._process = subprocess.Popen(
-                command,
+                [sys.executable, "-I", "-S", bound.__file__, str(NICENESS), *command],
                 cwd=directory,
                 env=self._environ(),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # nothing is written to it; it closes when this process is dead
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 process_group=0,
             )
         said, installed = [], []
+        assert process.stdin is not None
         assert process.stderr is not None
-        with process.stderr:
+        with process.stdin, process.stderr:
             for line in process.stderr:
                 words = self._shown(line.decode(errors="replace").rstrip())
                 if words.startswith(" + "):  # one a package

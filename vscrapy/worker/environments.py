@@ -332,7 +332,15 @@ class Environments:
             warm = self._warm.get(name)
             if warm is None:
                 warm = self._warm[name] = _Warm(
-                    Spawner(self._reactor, self._say, self._root / name, nice=self._base.nice), lock, time.monotonic()
+                    Spawner(
+                        self._reactor,
+                        self._say,
+                        self._root / name,
+                        nice=self._base.nice,
+                        replaced=self._base.replaced,
+                    ),
+                    lock,
+                    time.monotonic(),
                 )
                 warm.spawner.start()
             else:  # somebody was faster

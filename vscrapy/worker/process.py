@@ -152,6 +152,8 @@ class CrawlProcess:
         #: Fires with the exit code (negative: the signal), or None when nobody knows it.
         self.ended: Deferred[int | None] = Deferred()
         self.is_launched = False
+        #: Called when it has been forked.
+        self.on_started: Callable[[], None] = _nothing
         self.is_asked_to_leave = False
         #: What it had in hand may have been the death of it: it was killed for what it did.
         self.is_to_blame = True
@@ -259,6 +261,7 @@ class CrawlProcess:
         self.pid = pid
         if self.kill_reason:
             self.kill(self.kill_reason)
+        self.on_started()
 
     def exited(self, status: int | None) -> None:
         self._is_unborn = status is None
@@ -352,6 +355,10 @@ class CrawlProcess:
     def _channel_closed(self) -> None:
         self._channel = None
         self._end_if_closed()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _poll(pid: int) -> tuple[int | None, bool]:

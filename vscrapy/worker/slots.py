@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import platform
 import signal
 import time
 import traceback
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, ensureDeferred
 
-from vscrapy import wire
+from vscrapy import __version__, wire
 from vscrapy.bundle import manifest_from_json
 from vscrapy.errors import (
     BundleError,
@@ -33,8 +35,8 @@ from vscrapy.errors import (
     TaskGone,
 )
 from vscrapy.labels import Choice
-from vscrapy.model import Endpoint, Manifest
-from vscrapy.requirements import Requirements
+from vscrapy.model import PROTOCOL, Endpoint, Manifest
+from vscrapy.requirements import PythonNeeded, Requirements
 from vscrapy.sealed import unseal
 from vscrapy.secret import task_key
 from vscrapy.states import Reason, StopMode
@@ -43,7 +45,7 @@ from vscrapy.store.frontier import MOST_DEATHS, leave
 from vscrapy.store.tasks import TaskRecord, Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.valve import ALL
-from vscrapy.versions import differing, told, versions_here
+from vscrapy.versions import differing, told
 from vscrapy.wire import LogLine
 from vscrapy.worker.checkout import Checkouts
 from vscrapy.worker.contact import BACKOFF_S
@@ -129,7 +131,7 @@ class _Resident:
 
 @dataclass(slots=True)
 class _Unfit:
-    """A task that needs what this worker lacks, and may not build."""
+    """A task that needs what this worker lacks, and cannot or may not build."""
 
     why: str
     #: Until then it is not tried again (monotonic, s).
@@ -180,15 +182,14 @@ class Slots:
         self._rests_until_s = 0.0
         #: Counts how often all places were given to others.
         self._epoch = 0
-        #: Tasks that speak another protocol; said once.
+        #: Protocols of tasks that are left to other workers; each is said once.
         self._foreign: set[int] = set()
         #: Tasks that need what this worker lacks.
         self._unfit: dict[int, _Unfit] = {}
         #: Tasks whose records say that they take this worker, and their jobs do not.
         self._misled: set[tuple[int, Choice]] = set()
-        self._versions = versions_here()
-        #: Tasks whose senders were told that versions differ here.
-        self._warned: set[int] = set()
+        #: Tasks, and differences of versions that their senders need not be told from here any more.
+        self._warned: set[tuple[int, str]] = set()
 
     @property
     def n_busy(self) -> int:
@@ -210,10 +211,22 @@ class Slots:
         """
         if time.monotonic() < self._rests_until_s:
             return
-        for record in sorted(self._wanting(records), key=turn):
+        wanting = [record for record in records if record.is_growing or record.wants_home]
+        self._mention_foreign(wanting)
+        for record in sorted(filter(self._is_fit, wanting), key=turn):
             if self._is_draining or not self.worker or self.n_busy >= self._options.slots:
                 return
             await self._claim(record, now_ms + CLAIM_MS)
+
+    def _mention_foreign(self, records: Iterable[TaskRecord]) -> None:
+        """Say in this worker's log, once for each protocol, which tasks it leaves to others."""
+        for record in records:
+            if record.protocol != PROTOCOL and record.protocol not in self._foreign:
+                self._foreign.add(record.protocol)
+                self._say(
+                    f"task {record.taskid} was made by {record.maker}, and this is vscrapy {__version__} (protocol "
+                    f"{PROTOCOL}); it and its like are left to workers of that version"
+                )
 
     async def make_room(self, look: Look, records: Iterable[TaskRecord]) -> None:
         """
@@ -227,7 +240,9 @@ class Slots:
             for resident in self._residents.values()
             if not ((child := resident.child).place.is_home or child.is_asked_to_leave or child.kill_reason)
         ]
-        pleas = self._turns.look(time.monotonic(), look.now_ms, self._wanting(records), look.records, holders)
+        # Those of another protocol have their processes on other workers.
+        ours = {taskid: record for taskid, record in look.records.items() if record.protocol == PROTOCOL}
+        pleas = self._turns.look(time.monotonic(), look.now_ms, self._wanting(records), ours, holders)
         tried: set[str] = set()
         for plea in pleas:
             if self._is_draining or not self.worker or self.n_busy < self._options.slots:
@@ -247,7 +262,7 @@ class Slots:
 
     def _is_fit(self, record: TaskRecord) -> bool:
         """Does the task take this worker, speak its protocol, and need no more than there can be?"""
-        if record.taskid in self._foreign or (record.taskid, record.choice) in self._misled:
+        if record.protocol != PROTOCOL or (record.taskid, record.choice) in self._misled:
             return False
         return record.choice.takes(self.worker, self._options.labels) and not self._is_unfit(record.taskid)
 
@@ -265,7 +280,7 @@ class Slots:
             if taskid not in waiting or now_s < unfit.say_s or not self.worker:
                 continue
             unfit.say_s = now_s + REFUSE_S
-            if not await self._contact.call(self._workers.refuse, taskid, self.worker):
+            if not await self._contact.call(self._workers.refuse, taskid, self.worker, waiting[taskid].choice):
                 continue
             self._tell(Place(taskid, "", 0, self.worker), f"no worker can run this task: {unfit.why}")
             await self._relay.flushed(taskid, FLUSH_S)
@@ -359,9 +374,7 @@ class Slots:
         try:
             claim = self._workers.claim_home if record.wants_home else self._workers.claim
             number = await self._contact.call(claim, taskid, process, worker, until_ms=until_ms)
-        except ProtocolMismatch as error:
-            self._foreign.add(taskid)
-            self._say(f"{error}; install the same version on both sides")
+        except ProtocolMismatch:  # Since the look; the next one sees it.
             return
         except (StoreUnavailable, StoreRefused):
             self._start(self._give_back(Place(taskid, process, 0, worker), is_late=True))  # It may have happened.
@@ -405,8 +418,8 @@ class Slots:
             child.key = key
             if not self._is_chosen(child.place, record, job):
                 return _Ending("left")
+            _check_python(job)
             child.pulse.timeout_s = float(job.get("request_timeout_s", child.pulse.timeout_s))
-            self._compare_versions(child.place, job)
             manifest = manifest_from_json(job["manifest"])
             child.shas = sorted({file.sha256 for root in manifest.roots for file in root.files})
             child.close_timeout_s = float(job.get("close_timeout_s", self._options.close_timeout_s))
@@ -418,6 +431,9 @@ class Slots:
             spawner = await self._spawner(child, job, manifest, resident.directory)
             if spawner is None or not self._is_wanted(child):
                 return _Ending("left")
+            comparing: list[Deferred[None]] = []
+            compare = partial(self._compare, child.place, job)
+            child.on_started = lambda: comparing.append(self._start(compare(spawner.versions)))
             child.launch(spawner, self._spec(child.place, record, job, key, resident.directory))
             self._turn_valve(child)
         except (NotVerified, BundleError) as error:
@@ -430,8 +446,8 @@ class Slots:
             return _Ending("failed", f"was not started: no environment with {_source(job)}: {words}")
         except EnvironmentRefused as error:
             is_new = taskid not in self._unfit
-            self._unfit[taskid] = _Unfit(f"{_source(job)}: {error}", time.monotonic() + UNFIT_S)
-            words = f"was not started: {_source(job)}: {error}; another worker must"
+            self._unfit[taskid] = _Unfit(str(error), time.monotonic() + UNFIT_S)
+            words = f"was not started: {error}; another worker must"
             return _Ending("left", words if is_new else "")
         except (TaskGone, OSError) as error:
             self._say(f"task {taskid} cannot be run here: {error}")
@@ -440,7 +456,13 @@ class Slots:
                 self._rests_until_s = time.monotonic() + REST_S
                 return _Ending("left", f"was not started: {error}; this worker tries again later")
             return _Ending("crashed", f"was not started: {error}")
-        return _ending(child, await child.ended)
+        code = await child.ended
+        if code is None and child.pid is None and self._is_draining:
+            # It was never forked.
+            return _Ending("left", "was not started: vscrapy was replaced there; the worker ends, start it anew")
+        for compared in comparing:  # before its end is the task's
+            await compared
+        return _ending(child, code)
 
     async def _spawner(
         self, child: CrawlProcess, job: dict[str, Any], manifest: Manifest, directory: Path
@@ -452,14 +474,17 @@ class Slots:
         except ValueError as error:
             raise BundleError(str(error)) from error
         project = manifest.roots[0]
-        return await self._environments.spawner(
-            requirements,
-            directory / project.name,
-            {file.path: file.sha256 for file in project.files},
-            taskid=child.place.taskid,
-            is_wanted=lambda: self._is_wanted(child),
-            tell=lambda words: self._tell(child.place, words),
-        )
+        try:
+            return await self._environments.spawner(
+                requirements,
+                directory / project.name,
+                {file.path: file.sha256 for file in project.files},
+                taskid=child.place.taskid,
+                is_wanted=lambda: self._is_wanted(child),
+                tell=lambda words: self._tell(child.place, words),
+            )
+        except EnvironmentRefused as error:
+            raise EnvironmentRefused(f"{requirements.source}: {error}") from error
 
     def _is_chosen(self, place: Place, record: TaskRecord, job: Mapping[str, Any]) -> bool:
         """Does the task take this worker? The record says so; the job, which is signed, must say the same."""
@@ -471,16 +496,23 @@ class Slots:
         self._say(f"task {place.taskid} is not run: it was sent with {choice}, and somebody has changed its record")
         return False
 
-    def _compare_versions(self, place: Place, job: Mapping[str, Any]) -> None:
-        """Warn, once in a task, when its sender has other versions than this worker: results may differ."""
-        sent, here = job.get("versions", {}), self._versions
+    async def _compare(self, place: Place, job: Mapping[str, Any], here: Mapping[str, str]) -> None:
+        """
+        Warn when the sender has other versions than what the crawl runs with here: results may differ.
+
+        Each difference is told once in a task, by whichever worker sees it first.
+        """
+        sent = job.get("versions", {})
         names = differing(sent, here)
-        if names and place.taskid not in self._warned:
-            self._warned.add(place.taskid)
-            words = (
-                f"has {told(here, names)}; the task was sent with {told(sent, names)} (see 'vscrapy -l --versions')"
-            )
-            self._put_in_log(place, f"vscrapy: warning: worker {place.worker} {words}\n", logging.WARNING)
+        if not names:
+            return
+        difference = f"has {told(here, names)}; the task was sent with {told(sent, names)}"
+        if (place.taskid, difference) in self._warned:
+            return
+        self._warned.add((place.taskid, difference))
+        if await self._contact.insist(self._tasks.may_say, place.taskid, difference, place.process):
+            words = f"worker {place.worker} {difference} (see 'vscrapy -l --versions')"
+            self._put_in_log(place, f"vscrapy: warning: {words}\n", logging.WARNING)
 
     @staticmethod
     def _is_wanted(child: CrawlProcess) -> bool:
@@ -573,9 +605,9 @@ class Slots:
             if resident.directory is not None:
                 self._checkouts.remove(resident.directory)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> Deferred[None]:
         """Let a coroutine run by itself; what it raises is a bug, and told."""
-        ensureDeferred(work).addErrback(lambda failure: self._say(failure.getTraceback()))
+        return ensureDeferred(work).addErrback(lambda failure: self._say(failure.getTraceback()))
 
 
 def _ending(child: CrawlProcess, code: int | None) -> _Ending:
@@ -596,6 +628,22 @@ def _ending(child: CrawlProcess, code: int | None) -> _Ending:
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     hint = " (out of memory?)" if number == signal.SIGKILL else ""
     return _Ending("crashed", f"was killed by {name}{hint}; {back}", is_to_blame)
+
+
+def _check_python(job: Mapping[str, Any]) -> None:
+    """See that a task runs with this worker's Python, which is that of its environments, too."""
+    if job.get("python") is None:
+        return
+    try:
+        needed = PythonNeeded.from_data(job["python"])
+    except ValueError as error:
+        raise BundleError(str(error)) from error
+    here = platform.python_version()
+    if not needed.takes(here):
+        raise EnvironmentRefused(
+            f"{needed.source} asks for Python {needed.versions}, and this worker has {here} ('--requirements none' "
+            "lets it run all the same)"
+        )
 
 
 def _source(job: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import Factory, ProcessProtocol, connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
 
+from vscrapy import __version__
 from vscrapy.worker.reactor import Reactor, Timer, cancel
 
 if TYPE_CHECKING:
@@ -104,17 +105,28 @@ class Spawner:
     Args:
         environment: The virtual environment that the template runs in; None: the agent's own.
         nice: Added to the niceness of the template and its children.
+        replaced: Called with the version of vscrapy that a new template has found, when it is not this one's: it was
+            upgraded on disk since. Nothing is forked from there.
     """
 
     def __init__(
-        self, reactor: Reactor, say: Callable[[str], None], environment: Path | None = None, *, nice: int = 0
+        self,
+        reactor: Reactor,
+        say: Callable[[str], None],
+        environment: Path | None = None,
+        *,
+        nice: int = 0,
+        replaced: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._reactor = reactor
         self._say = say
         self._environment = environment
         self.nice = nice
+        self.replaced = replaced
         #: No template of this environment has come so far as to fork; what was ordered never runs.
         self.is_broken = False
+        #: What crawl processes run with (:mod:`vscrapy.versions`), as the template has it; empty before it is ready.
+        self.versions: dict[str, str] = {}
         self._n_failures = 0
         self._next_id = 1
         self._waiting: list[Order] = []
@@ -213,9 +225,14 @@ class Spawner:
 
     def _received(self, message: dict[str, Any]) -> None:
         if "ready" in message:
-            self._is_ready = True
+            self.versions = message["versions"]
             self._n_failures = 0
             self._cancel_timer()
+            if self.versions["vscrapy"] != __version__:
+                self.replaced(self.versions["vscrapy"])
+                self._refuse_all()
+                return
+            self._is_ready = True
             waiting, self._waiting = self._waiting, []
             for order in waiting:
                 self.order(order)
@@ -262,6 +279,10 @@ class Spawner:
     def _give_up(self) -> None:
         """Nothing runs in this environment."""
         self._say(f"the environment {self._environment} does not work")
+        self._refuse_all()
+
+    def _refuse_all(self) -> None:
+        """Fork nothing any more."""
         self.is_broken = True
         waiting, self._waiting = self._waiting, []
         for order in waiting:

@@ -8,9 +8,9 @@ From the agent, a JSON line, and with it three file descriptors (stdout, stderr,
 
     {"id": 3, "title": "vscrapy-crawl task 7 books", "spec_bytes": 5120}
 
-To the agent, JSON lines: ``{"ready": true}`` once, ``{"started": 3, "pid": 4711}``, ``{"failed": 3, "error":
-"..."}`` (no fork), ``{"exited": 3, "status": 9}`` (as waitpid gives it). The spec itself, which may be large,
-is the first thing on the child's channel: the template reads nothing that comes from a task.
+To the agent, JSON lines: ``{"ready": true, "versions": {"scrapy": ...}}`` once, ``{"started": 3, "pid": 4711}``,
+``{"failed": 3, "error": "..."}`` (no fork), ``{"exited": 3, "status": 9}`` (as waitpid gives it). The spec itself,
+which may be large, is the first thing on the child's channel: the template reads nothing that comes from a task.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -31,6 +32,8 @@ from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 from setproctitle import setproctitle
+
+from vscrapy.versions import versions_here
 
 #: What a crawl needs beyond the modules that Scrapy's default settings name.
 PRELOADED: Final = (
@@ -63,13 +66,7 @@ PRELOADED: Final = (
     "scrapy.utils.reactor",
     "twisted.web.client",
     "vscrapy.bundle",
-    "vscrapy.crawl.httpcache",
-    "vscrapy.crawl.main",
-    "vscrapy.crawl.opened",
-    "vscrapy.crawl.place",
-    "vscrapy.crawl.scheduler",
-    "vscrapy.crawl.stats",
-    "vscrapy.crawl.written",
+    "vscrapy.home",
     "vscrapy.store.blobs",
     "vscrapy.store.files",
     "vscrapy.store.frontier",
@@ -98,7 +95,10 @@ def preload() -> None:
     blocked[_REACTOR] = None
     settings = importlib.import_module("scrapy.settings.default_settings")
     named = {path.rpartition(".")[0] for path in _paths(vars(settings))}
-    for name in sorted({*PRELOADED, *named}):
+    # All of ours: a later upgrade on disk must not mix with the code that runs.
+    crawl = importlib.import_module("vscrapy.crawl")
+    ours = {f"{crawl.__name__}.{found.name}" for found in pkgutil.iter_modules(crawl.__path__)}
+    for name in sorted({*PRELOADED, *named, *ours}):
         # Also what is missing in this Scrapy, or needs a package that is not installed.
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -148,7 +148,7 @@ class Template:
         poll.register(self._connection, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
         try:
-            self._send({"ready": True})
+            self._send({"ready": True, "versions": versions_here()})
             while True:
                 ready = dict(poll.poll())
                 if self._woken.fileno() in ready:

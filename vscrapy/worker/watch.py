@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from vscrapy.model import PROTOCOL
 from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.tasks import TaskRecord
 from vscrapy.valve import Valve
@@ -60,7 +61,11 @@ def with_watched_sender(records: Iterable[TaskRecord], here: frozenset[int]) -> 
     return [
         record.taskid
         for record in records
-        if record.is_attached and record.state in _WATCHED and (record.taskid in here or record.processes == 0)
+        if record.is_attached
+        and record.state in _WATCHED
+        and (record.taskid in here or record.processes == 0)
+        # Its own workers end it, who know how.
+        and record.protocol == PROTOCOL
     ]
 
 

@@ -14,8 +14,9 @@
 -- ARGV[4]  silence of all after which nobody is reaped for one time to live (ms)
 -- ARGV[5]  life of the record (s)
 -- ARGV[6+] field, value ... of the record
--- Returns {1, names past their deadline ...}, with 2 instead of 1 when it is to finish and end (drain.lua); {0} when
--- another agent has the name now, or the entry is gone.
+-- Returns {1, names past their deadline ...}, at most 5, and none that spoke another protocol: its like knows what it
+-- held. With 2 instead of 1 when it is to finish and end (drain.lua); {0} when another agent has the name now, or the
+-- entry is gone.
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local worker = redis.call('HMGET', KEYS[2], 'token', 'drain')
@@ -36,4 +37,12 @@ redis.call('HSET', KEYS[4], 'last_ms', now_ms, 'grace_until_ms', grace_until_ms)
 if now_ms < grace_until_ms then
     return {answer}
 end
-return {answer, unpack(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, 5))}
+local found = {answer}
+local own, prefix = redis.call('HGET', KEYS[2], 'protocol'), string.sub(KEYS[2], 1, #KEYS[2] - #ARGV[1])
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, 100)) do
+    local protocol = redis.call('HGET', prefix .. name, 'protocol')
+    if (not protocol or protocol == own) and #found < 6 then
+        found[#found + 1] = name
+    end
+end
+return found
