@@ -23,6 +23,7 @@ from vscrapy.store.tasks import TaskRecord
 
 pytest_plugins = ["tests.integration.machine"]
 
+LONG: Final = pytest.mark.long
 #: Time for all processes of a task to end (seconds).
 GONE_S: Final = 5.0
 SETTINGS: Final = """
@@ -167,6 +168,7 @@ def test_task_that_is_not_what_the_project_makes_is_withdrawn(early: Early) -> N
     assert len(early.records()) == 4
 
 
+@LONG
 def test_task_is_withdrawn_when_the_project_fails_here(early: Early) -> None:
     """What is wrong here is told as Scrapy tells it, and nothing is crawled."""
     with early.held() as sender:
@@ -179,7 +181,9 @@ def test_task_is_withdrawn_when_the_project_fails_here(early: Early) -> None:
     assert early.records()[-1].pages == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=LONG), pytest.param(signal.SIGTERM, marks=LONG), signal.SIGKILL]
+)
 def test_task_ends_when_its_sender_ends_before_it_has_read_its_project(early: Early, number: signal.Signals) -> None:
     """Whatever ends the sender, the crawl process that waits for it ends, too, and has crawled nothing."""
     with early.held() as sender:
@@ -191,6 +195,7 @@ def test_task_ends_when_its_sender_ends_before_it_has_read_its_project(early: Ea
     wait_for(lambda: not any("vscrapy-crawl task" in title for title in early.machine.processes().values()), GONE_S)
 
 
+@LONG
 def test_task_that_waits_for_its_sender_goes_to_another_worker(early: Early) -> None:
     """A worker that is drained does not wait for a sender that reads its project."""
     with early.held() as sender:
@@ -204,6 +209,7 @@ def test_task_that_waits_for_its_sender_goes_to_another_worker(early: Early) -> 
     assert "Traceback" not in finished.output
 
 
+@LONG
 def test_command_that_is_never_foreseen_is_not_tried_again(early: Early) -> None:
     """Where each run leaves a new file, the task is submitted once, as though nothing were remembered."""
     for number in range(4):
