@@ -328,6 +328,7 @@ def test_build_ends_with_its_worker(machine: Machine, tmp_path: Path) -> None:
     machine.end_tasks()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_build_ends_with_its_killed_agent_and_the_next_one_builds_anew(machine: Machine, tmp_path: Path) -> None:
     """After a kill -9 nothing builds on; locks and what is half made keep nobody from building it whole."""

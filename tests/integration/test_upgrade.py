@@ -125,6 +125,7 @@ def ended(worker: Running) -> str:
     return done.output
 
 
+@pytest.mark.long
 def test_task_goes_on_when_its_workers_are_upgraded_one_after_the_other(
     machine: Machine, slow_site: Site, pages: Path, tmp_path: Path
 ) -> None:
@@ -213,6 +214,7 @@ def test_workers_of_another_protocol_work_side_by_side_each_on_its_own_tasks(
     assert "Traceback" not in said + new.output
 
 
+@pytest.mark.long
 def test_upgrade_on_disk_does_not_mix_with_the_worker_that_runs(
     machine: Machine, site: Site, pages: Path, tmp_path: Path
 ) -> None:
