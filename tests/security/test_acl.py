@@ -117,6 +117,8 @@ def test_user_may_all_that_vscrapy_does(setup: Setup, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert sorted(json.loads(line)["n"] for line in (setup.project / "items.jsonl").open()) == [1, 2, 3, 4]
     assert sorted((setup.project / "pages.txt").read_text().split()) == ["1", "2", "3", "4"]
+    # The second time, its task is submitted without redis-py.
+    assert setup.run(*crawl, "-a", "n=5", "-O", "items.jsonl").exit_code == 0
     first = tasks.finished_ids(1)[0] if tasks.finished_ids(1) else int(store.client.get(keys.TASKID))
     assert "no price" in setup.run("errors", str(first)).stdout
     assert "run" in setup.run("retry", str(first)).stdout

@@ -127,7 +127,7 @@ def submit_early(remembered: Remembered, endpoint: Endpoint) -> EarlyTask:
     with Plain(endpoint) as plain:
         shas = sorted(paths)
         *are_there, taskid, (seconds, microseconds) = plain.run(
-            *(("EXPIRE", keys.blob(sha), keys.BLOB_TTL_S) for sha in shas), ("INCR", keys.TASKID), ("TIME",)
+            *(("EXPIRE", keys.blob(sha), keys.BLOB_TTL_S) for sha in shas), ("INCRBY", keys.TASKID, 1), ("TIME",)
         )
         now_ms = int(seconds) * 1000 + int(microseconds) // 1000
         sent = [_content(paths[sha], sha) for sha, is_there in zip(shas, are_there, strict=True) if not is_there]
@@ -187,4 +187,4 @@ def _run_script(plain: Plain, name: str, script_keys: list[str], args: list[Any]
     except ValueError as error:
         if not str(error).startswith("NOSCRIPT"):
             raise
-        plain.run(("EVAL", script, *rest))
+        plain.run(("SCRIPT", "LOAD", script), ("EVALSHA", sha1, *rest))
