@@ -305,7 +305,7 @@ def test_build_ends_with_its_task(built: Machine, tmp_path: Path) -> None:
     sender.wait_for_output("environment: building…")
 
     def builders() -> set[str]:
-        return {line for line in built.processes().values() if "pip compile" in line or "backend" in line}
+        return {line for line in built.processes().values() if "uv pip " in line or "backend" in line}
 
     wait_for(builders, what="uv runs")
     sender.signal(signal.SIGINT)
@@ -320,10 +320,10 @@ def test_build_ends_with_its_worker(machine: Machine, tmp_path: Path) -> None:
     write_source(project / "sources" / "sloth", "sloth", at_build="import time\ntime.sleep(600)")
     worker = machine.start_worker()
     assert machine.run(["vscrapy", "crawl", "versions", "--detach"], project).exit_code == 0
-    wait_for(lambda: any("pip compile" in line for line in machine.processes().values()), what="uv runs")
+    wait_for(lambda: any("uv pip " in line for line in machine.processes().values()), what="uv runs")
     worker.signal(signal.SIGTERM)
     assert worker.wait(30).exit_code == 0
-    wait_for(lambda: not any("pip compile" in line for line in machine.processes().values()), what="uv has ended")
+    wait_for(lambda: not any("uv pip " in line for line in machine.processes().values()), what="uv has ended")
     machine.start_worker(name="w2")  # somebody must archive the task
     machine.end_tasks()
 
@@ -347,7 +347,7 @@ def test_build_ends_with_its_killed_agent_and_the_next_one_builds_anew(machine: 
     sender = machine.start(["vscrapy", "crawl", "versions", "-a", "module=sloth", "-O", "items.jsonl"], project)
     wait_for(begun.exists, BUILD_S, lambda: f"the build has begun; {sender.output}")
     builders = below(agent.pid)
-    assert any("pip compile" in line for line in machine.processes().values()), machine.processes()
+    assert any("uv pip " in line for line in machine.processes().values()), machine.processes()
     agent.kill()
     wait_for(lambda: not any(map(is_alive, builders)), BUILD_S, lambda: f"{machine.processes()}")
     machine.start_worker(name="w2")
