@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LOWEST ?= .venv-lowest
 # Tests mostly wait for processes; tests/conftest.py says which stay together.
-PYTEST := -m pytest -n 4 --dist loadgroup --no-loadscope-reorder
+PYTEST := -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-long chaos bench parity scrapy-tests test-lowest lint clean
 

@@ -577,7 +577,7 @@ def test_endless_start_is_read_as_far_ahead_as_is_needed(cluster: Machine, slow_
         deepest = max(deepest, *(record.queued for record in live(cluster)), 0)
         return len(slow_site.log()) >= 300
 
-    wait_for(has_crawled, what="300 pages are there")
+    wait_for(has_crawled, timeout=60, what="300 pages are there")
     running.signal(signal.SIGINT)
     assert running.wait().exit_code == 0
     assert 300 < deepest < MOST_AHEAD
