@@ -69,7 +69,7 @@ class Plan:
     pages: Pages = Pages(known=20_000)  # noqa: RUF009 - it is frozen
     #: What a site may see.
     limits: Limits = Limits()  # noqa: RUF009 - it is frozen
-    #: Processes of this machine that simulate them.
+    #: Processes of this machine that simulate them; each has whole workers, so one worker has one.
     clients: int = 2
 
 
@@ -138,13 +138,14 @@ class Crowd:
         self.plan = plan
         context = multiprocessing.get_context("spawn")
         self._is_over: Event = context.Event()
-        self._barrier: Barrier = context.Barrier(plan.clients + 1)
+        first, n_workers = 0, -(-plan.processes // PER_WORKER)
+        n_clients = min(plan.clients, n_workers)
+        self._barrier: Barrier = context.Barrier(n_clients + 1)
         self._clients: list[Any] = []
         #: Of each client: what :class:`Tally` counts, and its idle time.
         self._tallies: list[SynchronizedArray[float]] = []
-        first, n_workers = 0, -(-plan.processes // PER_WORKER)
-        for client in range(plan.clients):
-            mine = min(plan.processes, n_workers * (client + 1) // plan.clients * PER_WORKER)
+        for client in range(n_clients):
+            mine = min(plan.processes, n_workers * (client + 1) // n_clients * PER_WORKER)
             tally = context.Array("d", len(Tally().numbers()) + 1)
             args = (store.endpoint, taskid, plan, range(first, mine), self._barrier, self._is_over, tally)
             self._clients.append(context.Process(target=_simulate, args=args, daemon=True))
@@ -395,7 +396,7 @@ def main() -> None:
             options.pages_a_commit,
             Pages(options.known, options.sites, options.remembered),
             Limits(options.most),
-            min(options.clients, processes),
+            options.clients,
         )
         for processes in options.processes
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import selectors
 import subprocess
@@ -9,8 +10,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
+
+import vscrapy
 
 #: Time for one command (seconds).
 COMMAND_S: Final = 300.0
@@ -62,8 +66,15 @@ class Heard:
         return found
 
 
+@cache
+def compile_vscrapy() -> None:
+    """Compile it, as pip does when it installs, and as Scrapy is: an editable one may be compiled at each start."""
+    compileall.compile_dir(Path(vscrapy.__file__).parent, quiet=2)
+
+
 def program(name: str) -> str:
     """A command of this environment."""
+    compile_vscrapy()
     return str(Path(sys.executable).parent / name)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Final, NoReturn
 
 from benchmarks import burst, chart, crowd, items, machine, memory, relay, rivals, speed, start
 from benchmarks.way import Sample
@@ -142,6 +144,11 @@ def _sections(text: str) -> list[tuple[str, str]]:
     return [(title, body) for title, _, body in pairs]
 
 
+def _end(number: int, _: object) -> NoReturn:
+    """End in order: what was started ends, too."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Measure, and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
@@ -151,6 +158,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="these parts alone")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where to write the results")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)
     command = f"make bench PAGES={options.pages} RUNS={options.runs}"
     growth = Growth()
     for name in options.only:

@@ -8,6 +8,7 @@ supported; everything on it is deleted.
 
 from __future__ import annotations
 
+import compileall
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import vscrapy
 from tests.integration import support
 from vscrapy import embedded
 from vscrapy.model import Endpoint
@@ -23,6 +25,16 @@ from vscrapy.store.base import Store
 # No test asserts a time: a busy machine takes longer.
 settings.register_profile("vscrapy", deadline=None)
 settings.load_profile("vscrapy")
+
+
+def pytest_sessionstart() -> None:
+    """
+    Compile vscrapy, as pip does when it installs: many tests start many processes.
+
+    With PYTHONDONTWRITEBYTECODE, which containers often set, each of them would compile it anew.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        compileall.compile_dir(Path(vscrapy.__file__).parent, quiet=2)
 
 
 @pytest.hookimpl(tryfirst=True)

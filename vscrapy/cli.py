@@ -123,12 +123,16 @@ def _scrapy(args: list[str]) -> int:
 
 def _crawl(args: list[str], head_start: HeadStart) -> NoReturn:
     """Hand it to Scrapy's own commands, with the crawl on the workers."""
+    from vscrapy.sender.garbage import Garbage
+
+    garbage = Garbage()
+    garbage.hold()
     from vscrapy import internals
     from vscrapy.commands.crawl import replace
     from vscrapy.sender import warned
 
     warned.note()
-    internals.execute(["scrapy", *args], partial(replace, head_start=head_start), is_ours=True)
+    internals.execute(["scrapy", *args], partial(replace, head_start=head_start, garbage=garbage), is_ours=True)
 
 
 _OWN_HELP: Final = """\

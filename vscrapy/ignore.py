@@ -12,18 +12,26 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-
-from pathspec import GitIgnoreSpec, RegexPattern
+from typing import TYPE_CHECKING, Final
 
 from vscrapy.errors import BundleError
+
+if TYPE_CHECKING:
+    from pathspec import RegexPattern
 
 #: The project's own list of what stays at home, in the syntax of ``.gitignore``.
 IGNORE_FILE = ".vscrapyignore"
 
 #: History and secrets: no rule brings these back.
 _NEVER = re.compile(r"\.git|\.hg|\.svn|\.env(\..*)?", re.DOTALL)
+#: Directories of caches and outputs.
+_CACHES: Final = frozenset(
+    {
+        *("__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox", ".nox"),
+        *("node_modules", ".scrapy"),
+    }
+)
 
 
 def never_travels(name: str) -> bool:
@@ -81,6 +89,8 @@ class _IgnoreFile:
 
 def _compile(lines: Iterable[str]) -> tuple[_Rule, ...]:
     """Compile the lines that are rules; git drops malformed ones in silence, so do we."""
+    from pathspec import GitIgnoreSpec  # not each project has an ignore file, and this takes as long as it
+
     rules = []
     for line in lines:
         text = line if line.endswith("\\ ") else line.rstrip()
@@ -120,28 +130,9 @@ def _read_ignore_file(directory: Path, name: str) -> tuple[_IgnoreFile, ...]:
     return (_IgnoreFile(directory, _compile(lines), _compile(passages)),)
 
 
-#: Caches and outputs; only ``.vscrapyignore`` brings these back.
-_OUTPUTS = _compile(
-    (
-        "__pycache__/",
-        "*.pyc",
-        ".mypy_cache/",
-        ".ruff_cache/",
-        ".pytest_cache/",
-        ".tox/",
-        ".nox/",
-        "node_modules/",
-        ".scrapy/",
-        "*.egg-info",
-        ".DS_Store",
-    )
-)
-
-
-@lru_cache(4096)
 def is_cache(name: str, *, is_directory: bool) -> bool:
-    """Is this the name of a cache, which is no part of a project?"""
-    return any(rule.matches(name, is_directory=is_directory) for rule in _OUTPUTS)
+    """Is this the name of a cache or an output, which is no part of a project? Only ``.vscrapyignore`` says no."""
+    return name == ".DS_Store" or name.endswith((".pyc", ".egg-info")) or (is_directory and name in _CACHES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 from urllib.parse import unquote
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
 #: User and password of a URL, wherever it stands in a text.
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^\s/@]+(?=@)")
 #: Values of a URL's query that are secrets more often than not.
@@ -125,6 +123,8 @@ class PythonNeeded:
 
     def takes(self, version: str) -> bool:
         """Does it run with this Python?"""
+        from packaging.specifiers import SpecifierSet  # most projects ask for none
+
         return SpecifierSet(self.versions).contains(version, prereleases=True)
 
     def to_data(self) -> dict[str, str]:
@@ -140,9 +140,24 @@ class PythonNeeded:
             ValueError: Not such an object.
         """
         try:
-            return cls(_line(data["source"]), str(SpecifierSet(_line(data["versions"]))))
-        except (KeyError, TypeError, InvalidSpecifier) as error:
+            return cls.checked(_line(data["source"]), _line(data["versions"]))
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the Python that the task needs cannot be read: {error!r}") from error
+
+    @classmethod
+    def checked(cls, source: str, versions: Any) -> PythonNeeded:
+        """
+        Make one of what stands in a file.
+
+        Raises:
+            ValueError: It is no set of versions.
+        """
+        from packaging.specifiers import SpecifierSet
+
+        try:
+            return cls(source, str(SpecifierSet(versions)))
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"{versions!r} is no set of versions") from error
 
 
 def _line(value: Any) -> str:

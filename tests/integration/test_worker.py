@@ -1,7 +1,7 @@
 """
 The worker end to end: a real server, a real agent, a real template, and a stand-in for the crawl.
 
-The stand-in runs the code that a task's job holds, with ``say`` (a log line), ``listen`` (the agent's next word)
+The stand-in runs the code that a task's job holds, with ``say`` (a log line), ``listen`` (the agent's word to leave)
 and ``frontier`` at hand.
 """
 
@@ -53,7 +53,9 @@ def main(spec, channel_fd):
         channel.sendall(json.dumps(line).encode() + b"\\n")
 
     def listen():
-        return words.readline()
+        while (word := words.readline()) and json.loads(word)["do"] != "leave":
+            pass  # a valve, or the wish for an answer: no end
+        return word
 
     def frontier():
         store = Store(Endpoint(spec["url"], spec["source"], ""), name="vscrapy-crawl")

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
 
     from vscrapy.model import Endpoint
+    from vscrapy.sender.garbage import Garbage
     from vscrapy.sender.headstart import HeadStart
 
 #: The embedded server and its worker end after so long without a task (seconds).
@@ -56,6 +57,7 @@ class _OnWorkers:
     settings: Any
     exitcode: int
     head_start: HeadStart
+    garbage: Garbage
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)  # type: ignore[misc]
@@ -105,6 +107,7 @@ class _OnWorkers:
             raise UsageError(f"--workers takes a number from 0 on, not {opts.workers}")
         AddonManager.load_pre_crawler_settings(self.settings)  # as Scrapy's crawler process does when it is made
         spider_class = self._load(spider) if isinstance(spider, str) else spider
+        self.garbage.release()
         settings = internals.crawl_settings(self.settings, spider_class)
         order = Order(
             kind=self.kind,
@@ -244,22 +247,23 @@ class RunSpider(_OnWorkers, ScrapyRunSpider):
         self._send(classes.pop(), opts, filename)
 
 
-def replace(commands: dict[str, ScrapyCommand], *, head_start: HeadStart) -> None:
+def replace(commands: dict[str, ScrapyCommand], *, head_start: HeadStart, garbage: Garbage) -> None:
     """
     Put ours in the place of Scrapy's own, where those are available; a project's own ``crawl`` is kept in it.
 
     Args:
         head_start: Of the command that is given.
+        garbage: Is held, until the project is imported.
     """
     if "crawl" in commands:
         theirs = type(commands["crawl"])
         own = None if theirs is ScrapyCrawl else type("Command", (_OwnCrawl, theirs), {"__doc__": theirs.__doc__})
         crawl: Any = own() if own else Crawl()
-        crawl.head_start = head_start
+        crawl.head_start, crawl.garbage = head_start, garbage
         commands["crawl"] = crawl
     if "runspider" in commands:
         run_spider = RunSpider()
-        run_spider.head_start = head_start
+        run_spider.head_start, run_spider.garbage = head_start, garbage
         commands["runspider"] = run_spider
 
 

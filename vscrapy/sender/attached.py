@@ -132,7 +132,8 @@ class AttachedCrawl:
             StoreUnavailable, StoreRefused: Redis does not answer. What else keeps the task from being submitted
                 ends the process with the error's line and exit code.
         """
-        require_server(self._store.client, self._endpoint)
+        if self._head_start.terminal is None:
+            require_server(self._store.client, self._endpoint)
         silence(has_pipelines=self._order.pipelines == "home", hold=self._terminal.hold)
         process: Any = internals.crawler_process(self._home_settings)
         crawler = process.create_crawler(spider_class)
@@ -204,6 +205,7 @@ class AttachedCrawl:
     # In threads.
 
     def _submit_in_thread(self, opened: Deferred[None], call: Any) -> None:
+        has_head_start = self._head_start.terminal is not None
         try:
             submitted = submit(
                 self._store,
@@ -241,6 +243,7 @@ class AttachedCrawl:
             self._terminal,
             home=Taker(self._open, self._home.take, self._home.done, self._home.flush),
             start=submitted.early.cursor if submitted.early is not None else submitted.cursor or BEGINNING,
+            n_shown=submitted.early.n_shown if submitted.early is not None else 0,
         )
         self._presence = Presence(
             self._endpoint,
@@ -264,7 +267,16 @@ class AttachedCrawl:
             )
         threading.Thread(target=self._obey, name="vscrapy-signals", daemon=True).start()
         threading.Thread(target=self._follow, name="vscrapy-follow", daemon=True).start()
+        if has_head_start:
+            self._check_server()
         submitted.remember()
+
+    def _check_server(self) -> None:
+        """What :meth:`run` does before anything else, unless it would keep a task waiting that is there already."""
+        try:
+            require_server(self._store.client, self._endpoint)
+        except VscrapyError as error:
+            self._terminal.tell(str(error))
 
     def _refuse(self, error: VscrapyError) -> NoReturn:
         """Nothing was submitted: say why."""

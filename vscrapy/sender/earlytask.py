@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,11 +25,11 @@ from vscrapy.model import Endpoint
 from vscrapy.secret import new_nonce, payload_key, task_key
 from vscrapy.sender.remembered import Remembered, manifest_now
 from vscrapy.sender.terminal import Terminal, is_before_pipelines
-from vscrapy.store.entries import LogEntry, log_entry
+from vscrapy.store.entries import log_entry
 from vscrapy.store.plain import Plain, require_password
 from vscrapy.store.scripts import source
 from vscrapy.store.submission import submission
-from vscrapy.wire import encode_job
+from vscrapy.wire import LogLine, encode_job
 
 #: The cursor before everything.
 _BEGINNING: Final = "0-0"
@@ -56,8 +57,9 @@ class EarlyTask:
         self._log_key = task_key(endpoint.secret, taskid)
         #: The key that signs its payloads.
         self.key = payload_key(self._log_key, nonce)
-        #: Its log is shown up to there.
+        #: Its log is shown up to there, and so many lines of the entry behind that.
         self.cursor = _BEGINNING
+        self.n_shown = 0
         self._ear = ear
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vscrapy-headstart", daemon=True)
@@ -66,6 +68,16 @@ class EarlyTask:
         """Begin."""
         self._is_shown = is_shown
         self._thread.start()
+
+    def confirm(self) -> bool:
+        """
+        Let the spiders open: the project makes this very task; False: the task is gone.
+
+        Raises:
+            OSError, ValueError: Whether it is confirmed is not known.
+        """
+        with Plain(self.endpoint) as plain:
+            return bool(_run_script(plain, "confirm", [keys.task(self.taskid)], []))
 
     def end(self) -> None:
         """Show nothing more; the sign of life stays until :meth:`release`."""
@@ -94,21 +106,19 @@ class EarlyTask:
         [streams] = plain.run(read)
         for cursor, flat in (entry for _, entries in streams or () for entry in entries):
             entry = log_entry(cursor, dict(zip(flat[::2], flat[1::2], strict=True)), self._log_key)
-            if not _is_banner(entry):
-                self._is_shown = False
-                return
-            for line in entry.lines:
+            shown = list(takewhile(_is_banner, entry.lines))
+            for line in shown:
                 self.terminal.show(line)
+            if not entry.lines or len(shown) < len(entry.lines):
+                self.n_shown, self._is_shown = len(shown), False
+                return
             self.cursor = entry.cursor
 
 
-def _is_banner(entry: LogEntry) -> bool:
-    """Is it of what is said before the pipelines here have their say, and no error, which might be said here, too?"""
-    is_plain = entry.end is None and not entry.is_joined and not entry.refusal
-    return is_plain and all(
-        line.is_banner and line.stream == "log" and line.level < logging.WARNING and not is_before_pipelines(line)
-        for line in entry.lines
-    )
+def _is_banner(line: LogLine) -> bool:
+    """Is it said before the pipelines here have their say, and no error, which might be said here, too?"""
+    is_plain = line.is_banner and line.stream == "log" and line.level < logging.WARNING
+    return is_plain and not is_before_pipelines(line)
 
 
 def submit_early(remembered: Remembered, endpoint: Endpoint) -> EarlyTask:
@@ -178,13 +188,20 @@ def _terminal(remembered: Remembered) -> Terminal:
     return terminal
 
 
-def _run_script(plain: Plain, name: str, script_keys: list[str], args: list[Any]) -> None:
+def _run_script(plain: Plain, name: str, script_keys: list[str], args: list[Any]) -> Any:
+    """
+    Run one script: one atomic operation.
+
+    Raises:
+        OSError, ValueError: As :meth:`Plain.run`.
+    """
     script = source(name).encode()
     sha1 = hashlib.sha1(script, usedforsecurity=False).hexdigest()
     rest = (len(script_keys), *script_keys, *args)
     try:
-        plain.run(("EVALSHA", sha1, *rest))
+        [reply] = plain.run(("EVALSHA", sha1, *rest))
     except ValueError as error:
         if not str(error).startswith("NOSCRIPT"):
             raise
-        plain.run(("SCRIPT", "LOAD", script), ("EVALSHA", sha1, *rest))
+        _, reply = plain.run(("SCRIPT", "LOAD", script), ("EVALSHA", sha1, *rest))
+    return reply

@@ -18,7 +18,7 @@ from vscrapy.model import Endpoint
 from vscrapy.sender.terminal import Terminal
 from vscrapy.store.base import Store
 from vscrapy.store.entries import EndRecord, ItemsEntry, LogEntry
-from vscrapy.store.streams import Cursors, Streams
+from vscrapy.store.streams import BEGINNING, Cursors, Streams
 
 #: Longest wait for news (milliseconds).
 WAIT_MS: Final = 1000
@@ -49,10 +49,18 @@ class Follower:
     Args:
         home: Takes the items; None: they are left alone.
         start: Where to begin.
+        n_shown: So many lines of the first entry behind that have been shown.
     """
 
     def __init__(
-        self, endpoint: Endpoint, taskid: int, terminal: Terminal, *, home: Home | None = None, start: str = "0-0"
+        self,
+        endpoint: Endpoint,
+        taskid: int,
+        terminal: Terminal,
+        *,
+        home: Home | None = None,
+        start: str = BEGINNING,
+        n_shown: int = 0,
     ) -> None:
         self._taskid = taskid
         self._terminal = terminal
@@ -61,7 +69,8 @@ class Follower:
         self._streams = Streams(self._store)
         self._cursors = Cursors(log=start)
         self._is_opened = False
-        self._next_line: int | None = None if start != "0-0" else 0
+        self._n_shown = n_shown
+        self._next_line: int | None = 0 if start == BEGINNING else None
         self._trimmed = ""
         self._trimmed_s = 0.0
         self._gone = threading.Event()
@@ -141,8 +150,9 @@ class Follower:
                 self._terminal.show_cut(entry.first - self._next_line)
                 self._open()  # what was cut may have told of it
             self._next_line = entry.first + len(entry.lines)
-            for line in entry.lines:
+            for line in entry.lines[self._n_shown :]:
                 self._terminal.show(line)
+            self._n_shown = 0
         return None
 
     def _open(self) -> None:

@@ -79,16 +79,28 @@ class HeadStart:
     def take(
         self, tasks: Tasks, endpoint: Endpoint, job: Mapping[str, Any], options: Mapping[str, Any]
     ) -> EarlyTask | None:
-        """Confirm the task that was submitted early, if it is this very one; otherwise it is withdrawn."""
+        """
+        Confirm the task that was submitted early, if it is this very one; otherwise it is withdrawn.
+
+        Raises:
+            StoreUnavailable, StoreRefused: Redis does not answer.
+        """
         task, known = self._task, self._remembered
         if task is None or known is None:
             return None
         is_same = task.endpoint == endpoint and _is_same(task.job, job, known.options, options)
-        if not (is_same and tasks.confirm(task.taskid)):
+        if not (is_same and self._confirm(task, tasks)):
             self.withdraw()
             return None
         self._is_used = True
         return task
+
+    @staticmethod
+    def _confirm(task: EarlyTask, tasks: Tasks) -> bool:
+        try:
+            return task.confirm()
+        except (OSError, ValueError):  # the ordinary way tells what is wrong
+            return tasks.confirm(task.taskid)
 
     def withdraw(self) -> None:
         """End the task that was submitted early, unless it was taken."""

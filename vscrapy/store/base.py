@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import NoScriptError
-
+from vscrapy.config import require_secure
 from vscrapy.store.connection import REPLY_TIMEOUT_S, check_server, connect, translate
 from vscrapy.store.scripts import preload, source
 
 if TYPE_CHECKING:
+    import redis
     from redis.commands.core import Script
 
     from vscrapy.model import Endpoint
@@ -24,15 +25,33 @@ class Store:
 
     Every method of the classes made on it may raise :class:`~vscrapy.errors.StoreUnavailable` (no reply: it
     may have happened) or :class:`~vscrapy.errors.StoreRefused` (it has not happened).
+
+    Raises:
+        InsecureStore: No password, and not on this machine.
     """
 
     def __init__(self, endpoint: Endpoint, *, name: str, reply_timeout_s: float = REPLY_TIMEOUT_S) -> None:
+        require_secure(endpoint)
         preload()
         self.endpoint = endpoint
-        # Any: redis-py's annotations cover both protocols and every decoding at once; the types that hold here
-        # are those of the functions that use it.
-        self.client: Any = connect(endpoint, name=name, reply_timeout_s=reply_timeout_s)
+        self._name = name
+        self._reply_timeout_s = reply_timeout_s
+        self._client: redis.Redis | None = None
+        self._lock = threading.Lock()
         self._scripts: dict[str, Script] = {}
+
+    @property
+    def client(self) -> Any:
+        """
+        The client; made when it is first asked for.
+
+        Any: redis-py's annotations cover both protocols and every decoding at once; the types that hold here are
+        those of the functions that use it.
+        """
+        with self._lock:
+            if self._client is None:
+                self._client = connect(self.endpoint, name=self._name, reply_timeout_s=self._reply_timeout_s)
+            return self._client
 
     def check(self) -> None:
         """
@@ -69,6 +88,8 @@ class Store:
 
     def _read(self, script: Script, keys: list[str], args: list[Any]) -> Any:
         """Run a script that only reads as such: a user who may do no more than that may do it."""
+        from redis.exceptions import NoScriptError
+
         try:
             return self.client.evalsha_ro(script.sha, len(keys), *keys, *args)
         except NoScriptError:
@@ -77,7 +98,9 @@ class Store:
 
     def close(self) -> None:
         """Close all connections."""
-        self.client.close()
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
 
 
 def text(value: bytes | None) -> str:

@@ -1,7 +1,8 @@
 """
 Connections to Redis, and its refusals as our errors.
 
-No command is retried inside: whoever calls knows whether a repeat is harmless.
+No command is retried inside: whoever calls knows whether a repeat is harmless. redis-py is imported when the first
+client is made, for that takes a tenth of a start.
 """
 
 from __future__ import annotations
@@ -12,28 +13,15 @@ import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
-
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ConnectionError,
-    DataError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-)
-from redis.retry import Retry
+from typing import TYPE_CHECKING, Any, Final
 
 from vscrapy.config import insecure, is_local, redact, require_secure, without_password
 from vscrapy.errors import StoreRefused, StoreUnavailable
 from vscrapy.model import Endpoint
 from vscrapy.shown import shown
+
+if TYPE_CHECKING:
+    import redis
 
 #: Time for a connection to come about (seconds).
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -60,6 +48,10 @@ def connect(endpoint: Endpoint, *, name: str, reply_timeout_s: float = REPLY_TIM
     Raises:
         InsecureStore: No password, and not on this machine.
     """
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
     require_secure(endpoint)
     # redis-py logs each operation that fails, at DEBUG, which is Scrapy's default level; we tell it ourselves.
     logging.getLogger("redis").setLevel(logging.WARNING)
@@ -87,38 +79,53 @@ def translate(endpoint: Endpoint) -> Iterator[None]:
         StoreUnavailable: No connection, no reply, or the server is still loading.
         StoreRefused: The server says no: password, rights, memory, disk.
     """
-    where = f"{redact(endpoint.url)} (from {endpoint.source})"
     try:
         yield
-    except DataError:
-        raise  # a defect of ours: nothing was sent, and nothing would be
-    except AuthenticationError as error:
-        # redis-py takes the code off the server's words: "NOAUTH HELLO must be called with ... authenticated".
-        if "HELLO must be called" in str(error) or "Authentication required" in str(error):
-            raise StoreRefused(_refusal(where, error)) from error
-        raise StoreRefused(
-            f"Redis at {where} refuses the password: {_words(error)}; set the right one in the URL "
-            "(redis://:PASSWORD@HOST:PORT/DB) or with 'vscrapy config -pa PASSWORD'"
-        ) from error
-    except BusyLoadingError as error:
-        raise StoreUnavailable(f"Redis at {where} is still loading its data; try again soon") from error
-    except (ConnectionError, TimeoutError, OSError) as error:
-        if (problem := _tls_problem(error)) is not None:
-            raise StoreRefused(f"Redis at {where}: {problem}") from error
-        hint = "is it running, and is this the right address? ('vscrapy config' shows which one is used and why)"
-        if endpoint.url.startswith("rediss:") and _is_cut(error):
-            # Under TLS 1.3 its refusal can come too late to be read. It may as well have been restarted.
-            hint = "if it wants a client certificate, name one that it trusts in the URL (ssl_certfile, ssl_keyfile)"
-        raise StoreUnavailable(f"Redis at {where} cannot be reached: {_words(error)}; {hint}") from error
-    except NoPermissionError as error:
-        raise StoreRefused(
-            f"Redis at {where} does not allow this user what vscrapy needs: {_words(error)}; docs/security.md has "
-            "the rules (ACL SETUSER) that it takes"
-        ) from error
-    except ResponseError as error:
-        raise StoreRefused(_refusal(where, error)) from error
-    except RedisError as error:
-        raise StoreUnavailable(f"Redis at {where} gave no usable reply: {_words(error)}") from error
+    except Exception as error:
+        ours = _ours(endpoint, error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _ours(endpoint: Endpoint, error: Exception) -> StoreUnavailable | StoreRefused | None:
+    """Our error for one of redis-py's; None: it is none, or a defect of ours, with which nothing was sent."""
+    import redis.exceptions as theirs
+
+    where = f"{redact(endpoint.url)} (from {endpoint.source})"
+    match error:
+        case theirs.DataError():
+            return None
+        case theirs.AuthenticationError():
+            # redis-py takes the code off the server's words: "NOAUTH HELLO must be called with ... authenticated".
+            if "HELLO must be called" in str(error) or "Authentication required" in str(error):
+                return StoreRefused(_refusal(where, error))
+            return StoreRefused(
+                f"Redis at {where} refuses the password: {_words(error)}; set the right one in the URL "
+                "(redis://:PASSWORD@HOST:PORT/DB) or with 'vscrapy config -pa PASSWORD'"
+            )
+        case theirs.BusyLoadingError():
+            return StoreUnavailable(f"Redis at {where} is still loading its data; try again soon")
+        case theirs.ConnectionError() | theirs.TimeoutError() | OSError():
+            if (problem := _tls_problem(error)) is not None:
+                return StoreRefused(f"Redis at {where}: {problem}")
+            hint = "is it running, and is this the right address? ('vscrapy config' shows which one is used and why)"
+            if endpoint.url.startswith("rediss:") and _is_cut(error):
+                # Under TLS 1.3 its refusal can come too late to be read. It may as well have been restarted.
+                hint = (
+                    "if it wants a client certificate, name one that it trusts in the URL (ssl_certfile, ssl_keyfile)"
+                )
+            return StoreUnavailable(f"Redis at {where} cannot be reached: {_words(error)}; {hint}")
+        case theirs.NoPermissionError():
+            return StoreRefused(
+                f"Redis at {where} does not allow this user what vscrapy needs: {_words(error)}; docs/security.md "
+                "has the rules (ACL SETUSER) that it takes"
+            )
+        case theirs.ResponseError():
+            return StoreRefused(_refusal(where, error))
+        case theirs.RedisError():
+            return StoreUnavailable(f"Redis at {where} gave no usable reply: {_words(error)}")
+    return None
 
 
 def _words(error: BaseException) -> str:
@@ -157,7 +164,9 @@ def _tls_problem(error: BaseException | None) -> str | None:
     return None
 
 
-def _refusal(where: str, error: RedisError) -> str:
+def _refusal(where: str, error: Exception) -> str:
+    from redis.exceptions import AuthenticationError, OutOfMemoryError, ReadOnlyError
+
     words = shown(_COMMAND.sub("", str(error)))
     if isinstance(error, AuthenticationError) or "NOAUTH" in words or "Authentication required" in words:
         return f"Redis at {where} wants a password; give one in the URL (redis://:PASSWORD@HOST:PORT/DB)"
@@ -197,6 +206,10 @@ def check_server(client: redis.Redis, endpoint: Endpoint) -> None:
 
 def _is_open(endpoint: Endpoint) -> bool:
     """Does the server let in who gives no password? One without any takes whatever it is given."""
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
     stranger = redis.Redis.from_url(
         without_password(endpoint.url),
         socket_connect_timeout=CONNECT_TIMEOUT_S,
@@ -205,7 +218,7 @@ def _is_open(endpoint: Endpoint) -> bool:
     )
     try:
         return bool(stranger.ping())
-    except (RedisError, OSError):
+    except (redis.RedisError, OSError):
         return False
     finally:
         stranger.close()
@@ -235,6 +248,8 @@ def require_server(client: redis.Redis, endpoint: Endpoint) -> None:
 
 def saves(client: redis.Redis) -> bool:
     """Does the server write snapshots? Yes, where it does not let us see."""
+    from redis.exceptions import ResponseError
+
     try:
         found: Any = client.config_get("save")
     except ResponseError:  # no rights, or a hosted server without CONFIG

@@ -13,8 +13,6 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redis.exceptions import NoPermissionError
-
 from vscrapy import keys
 from vscrapy.store.base import Store
 from vscrapy.store.connection import saves, translate
@@ -87,6 +85,8 @@ def examine(store: Store) -> Health:
 
 def _denied(store: Store) -> tuple[str, ...]:
     """Try what vscrapy does; nothing is left of it after a few seconds."""
+    from redis.exceptions import NoPermissionError
+
     key, client = keys.trial(uuid.uuid4().hex), store.client
     with translate(store.endpoint):
         try:
