@@ -145,6 +145,11 @@ class Case:
         """The crawls; the only one of most cases has no name."""
         return self.crawls or (Crawl(name="", project="."),)
 
+    @property
+    def can_be_repeated(self) -> bool:
+        """Is it one crawl, which finds the same each time?"""
+        return not (self.crawls or self.refused) and self.turns == 1
+
     def write(self, target: Path, base: str) -> Path:
         """Write the project, for a site at *base*."""
         if self.is_example:

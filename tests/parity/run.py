@@ -7,6 +7,7 @@ import fnmatch
 import json
 import logging
 import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -76,6 +77,8 @@ class Run:
     deepest: int = 0
     #: When all crawl processes had joined (monotonic seconds), where that was waited for; else 0.
     joined_s: float = 0.0
+    #: Tasks that all crawls of the case have made, together.
+    made: int = 0
 
     @property
     def paths(self) -> list[str]:
@@ -172,7 +175,19 @@ class _Going:
 
 
 def crawl(case: Case, way: Way, machine: Machine, site: Site, directory: Path) -> list[Run]:
-    """Run the crawls of a case in one way, in a directory of their own."""
+    """
+    Run the crawls of a case in one way, in a directory of their own.
+
+    On one process, what can be run again is run twice: the second time, with a head start, is what is compared.
+    """
+    if way == "1 process" and case.can_be_repeated:
+        _crawl(case, way, machine, site, directory)
+        shutil.rmtree(directory)
+    return _crawl(case, way, machine, site, directory)
+
+
+def _crawl(case: Case, way: Way, machine: Machine, site: Site, directory: Path) -> list[Run]:
+    before = machine.last_taskid()
     written: dict[str, dict[str, bytes]] = {}
     for each in case.all_crawls:
         if each.project not in written:
@@ -191,7 +206,10 @@ def crawl(case: Case, way: Way, machine: Machine, site: Site, directory: Path) -
             followed.start(each, project)
         followed.follow()
     log = sorted(site.log(), key=lambda entry: float(entry["start_monotonic_s"]))
-    return [_run(case, way, going, log, followed.joined_s, written[going.crawl.project]) for going in followed.all]
+    made = machine.last_taskid() - before
+    return [
+        _run(case, way, going, log, followed.joined_s, written[going.crawl.project], made) for going in followed.all
+    ]
 
 
 class _Followed:
@@ -272,7 +290,13 @@ class _Followed:
 
 
 def _run(
-    case: Case, way: Way, going: _Going, log: list[dict[str, Any]], joined_s: float, before: dict[str, bytes]
+    case: Case,
+    way: Way,
+    going: _Going,
+    log: list[dict[str, Any]],
+    joined_s: float,
+    before: dict[str, bytes],
+    made: int,
 ) -> Run:
     """What a crawl left behind."""
     project, crawl, watch = going.project, going.crawl, going.watch
@@ -299,6 +323,7 @@ def _run(
         joined=watch.joined if watch is not None else 0,
         deepest=watch.deepest if watch is not None else 0,
         joined_s=joined_s,
+        made=made,
     )
 
 

@@ -91,6 +91,8 @@ def problems_of_run(case: Case, expected: Run, run: Run) -> list[str]:
             return []
         return [f"not refused: exit code {run.finished.exit_code}, {run.finished.stderr}"]
     found = differences(expected, run, case.unequal)
+    if run.way == "1 process" and case.can_be_repeated and run.made != 1:
+        found.append(f"{run.made} tasks were made: one that was made early was not the same")
     if run.way == "3 processes" and run.processes < case.least_processes:
         found.append(f"only {run.processes} of {run.joined} processes crawled")
     if run.way == "3 processes" and run.preflight != case.preflight:
