@@ -22,6 +22,7 @@ from vscrapy.states import StopMode
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import Limits
 from vscrapy.store.scripts import source
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.testing import server
 
@@ -76,7 +77,7 @@ def measure_one(
     store, tally = _Recording(endpoint, name="vscrapy-burst"), Tally()
     tasks = Tasks(store)
     taskid = tasks.new_id()
-    tasks.submit(taskid, b"job", spider="burst", max_processes=0, sender_timeout_ms=0, log_keep=1000)
+    tasks.submit(taskid, b"job", spider="burst", options=TaskOptions(log_keep=1000))
     pages = Pages(20_000, remembered=remembered)
     process = SimulatedProcess(store, taskid, "burst", "burst.1", pages, pages_a_s=1.0, tally=tally)
     process.begin(limits or Limits())

@@ -24,6 +24,7 @@ from vscrapy.states import StopMode
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import Limits
 from vscrapy.store.streams import BEGINNING, Cursors, Streams
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import HEARTBEAT_S
 from vscrapy.testing import server
@@ -302,7 +303,7 @@ def gathered(endpoint: Endpoint, plan: Plan) -> Iterator[Crowd]:
         stack.callback(store.close)
         tasks = Tasks(store)
         taskid = tasks.new_id()
-        tasks.submit(taskid, b"job", spider="crowd", max_processes=0, sender_timeout_ms=0, log_keep=1000)
+        tasks.submit(taskid, b"job", spider="crowd", options=TaskOptions(log_keep=1000))
         stack.callback(_end, tasks, taskid)
         feeder = SimulatedProcess(
             store, taskid, "crowd-feeder", "crowd.feeder", plan.pages, pages_a_s=1.0, tally=Tally()

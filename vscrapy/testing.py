@@ -33,6 +33,7 @@ from vscrapy.states import StopMode
 from vscrapy.stats import merge
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import leave
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.wire import encode_job
@@ -153,9 +154,7 @@ def begin(endpoint: Endpoint, *, project: Path | None = None) -> Task:
         taskid,
         encode_job({"kind": "testing", "nonce": nonce}, key),
         spider=_WORKER,
-        max_processes=1,
-        sender_timeout_ms=0,
-        log_keep=_LOG_KEEP,
+        options=TaskOptions(max_processes=1, log_keep=_LOG_KEEP),
     )
     process = f"{_WORKER}.{uuid.uuid4().hex[:12]}"
     number = Workers(store).claim(taskid, process, _WORKER)

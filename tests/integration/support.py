@@ -18,6 +18,7 @@ from vscrapy import keys
 from vscrapy.states import TaskState
 from vscrapy.store.base import Store, text, texts
 from vscrapy.store.frontier import Committed, Frontier, Joined, NewRequest, Result, StatsDelta, leave
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
 
@@ -50,10 +51,12 @@ def submit(
         taskid,
         b"job",
         spider="books",
-        max_processes=max_processes,
-        sender_timeout_ms=sender_timeout_ms,
-        log_keep=log_keep,
-        items_limit=items_limit,
+        options=TaskOptions(
+            max_processes=max_processes,
+            sender_timeout_ms=sender_timeout_ms,
+            log_keep=log_keep,
+            items_limit=items_limit,
+        ),
         has_feeds=has_feeds,
         job_dir=job_dir,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.integration.machine import wait_for
@@ -16,7 +14,7 @@ from vscrapy.store.base import Store
 from vscrapy.store.entries import EndRecord
 from vscrapy.store.frontier import HOME, MOST_CRASHES, Closing, Limits, NewRequest, Result, StatsDelta, leave, share
 from vscrapy.store.streams import Streams
-from vscrapy.store.submission import submission
+from vscrapy.store.submission import TaskOptions, submission
 from vscrapy.store.tasks import Tasks
 
 
@@ -259,8 +257,8 @@ def provisional(store: Store) -> Process:
     """A process of a task that was submitted early, which has claimed its place."""
     tasks = Tasks(store)
     taskid = tasks.new_id()
-    options: dict[str, Any] = {"spider": "books", "max_processes": 0, "sender_timeout_ms": 0, "log_keep": 1000}
-    store.run("submit", *submission(taskid, b"job", **options, is_provisional=True))
+    options = TaskOptions(log_keep=1000)
+    store.run("submit", *submission(taskid, b"job", spider="books", options=options, is_provisional=True))
     process = Process(store, taskid)
     assert process.claim() == 1
     return process

@@ -43,6 +43,7 @@ from vscrapy.store.frontier import (
     share,
 )
 from vscrapy.store.streams import Streams
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Offer, Workers
 
@@ -121,7 +122,9 @@ class FrontierMachine(RuleBasedStateMachine):
     @rule()
     def submit_again(self) -> None:
         """The sender repeats a call whose reply was lost."""
-        Tasks(self.store).submit(self.taskid, b"other", spider="x", max_processes=9, sender_timeout_ms=9, log_keep=9)
+        Tasks(self.store).submit(
+            self.taskid, b"other", spider="x", options=TaskOptions(max_processes=9, sender_timeout_ms=9, log_keep=9)
+        )
 
     @rule()
     def give_sign_of_life(self) -> None:

@@ -19,6 +19,7 @@ from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.entries import EndRecord
 from vscrapy.store.streams import Streams
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 
 pytest_plugins = ["tests.integration.machine"]
@@ -207,7 +208,7 @@ def suspended(store: Store) -> int:
 
 def reopen(store: Store, taskid: int, token: str = "token") -> TaskState | None:
     """What it was."""
-    return Tasks(store).reopen(taskid, b"job 2", token=token, max_processes=0, sender_timeout_ms=0, log_keep=10).state
+    return Tasks(store).reopen(taskid, b"job 2", token=token, options=TaskOptions(log_keep=10)).state
 
 
 def test_suspended_task_keeps_its_frontier(store: Store) -> None:

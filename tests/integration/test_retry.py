@@ -11,6 +11,7 @@ from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.failures import Failures, Retried
 from vscrapy.store.frontier import NewFailure, NewRequest, Result
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 
 
@@ -167,9 +168,7 @@ def test_task_that_is_submitted_with_requests_has_no_start(store: Store) -> None
             taskid,
             b"job",
             spider="books",
-            max_processes=0,
-            sender_timeout_ms=0,
-            log_keep=10,
+            options=TaskOptions(log_keep=10),
             requests=[request("a"), request("b", queue="5s")],
         )
     assert view(store, taskid).number("queued") == 2

@@ -15,6 +15,7 @@ from vscrapy.store.base import Store
 from vscrapy.store.entries import EndRecord
 from vscrapy.store.frontier import Result
 from vscrapy.store.streams import Streams
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Subscription, TaskRecord, Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.valve import Valve
@@ -42,7 +43,7 @@ def test_submit_that_is_repeated_changes_nothing(store: Store, tasks: Tasks) -> 
     """A lost reply makes no second task, and does not set a running one back."""
     taskid = submit(store)
     running(store, taskid)
-    tasks.submit(taskid, b"other", spider="x", max_processes=9, sender_timeout_ms=9, log_keep=9)
+    tasks.submit(taskid, b"other", spider="x", options=TaskOptions(max_processes=9, sender_timeout_ms=9, log_keep=9))
     record = tasks.record(taskid)
     assert (record.state, record.spider, tasks.job(taskid)) == (TaskState.RUNNING, "books", b"job")
 

@@ -15,6 +15,7 @@ from vscrapy.states import StopMode
 from vscrapy.store import workers as workers_module
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import NewRequest, Result
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Offer, Workers
 
@@ -293,5 +294,5 @@ def test_task_that_was_suspended_waits_since_its_command_was_given_again(store: 
     ended_ms, deadline = tasks.record(taskid).ended_ms, time.monotonic() + 5
     while tasks.now_ms() <= ended_ms:
         assert time.monotonic() < deadline
-    tasks.reopen(taskid, b"job", token="token", max_processes=0, sender_timeout_ms=0, log_keep=10)
+    tasks.reopen(taskid, b"job", token="token", options=TaskOptions(log_keep=10))
     assert tasks.record(taskid).waits_since_ms == tasks.record(taskid).created_ms > ended_ms

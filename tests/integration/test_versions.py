@@ -15,6 +15,7 @@ from vscrapy import __version__, keys
 from vscrapy.errors import EmbeddedError
 from vscrapy.model import PROTOCOL
 from vscrapy.states import TaskState
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.versions import differing, versions_here
 
@@ -85,7 +86,7 @@ def test_record_without_versions_and_task_of_another_protocol_are_shown(machine:
     assert re.search(r"^ancient +online +\? +\? +\? +\? +1 +protocol: takes no task from here", table, re.MULTILINE)
     tasks = Tasks(machine.store)
     taskid = tasks.new_id()
-    tasks.submit(taskid, b"job", spider="s", max_processes=0, sender_timeout_ms=0, log_keep=1)
+    tasks.submit(taskid, b"job", spider="s", options=TaskOptions(log_keep=1))
     machine.store.client.hset(keys.task(taskid), "protocol", 1)
     listed = " ".join(machine.run(["vscrapy", "-l"]).stdout.split())
     assert f"made by vscrapy {__version__} (protocol 1), here {PROTOCOL}" in listed, listed

@@ -31,6 +31,7 @@ from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import Cursors, Streams
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Subscription, TaskRecord, Tasks
 from vscrapy.store.workers import Workers
 
@@ -184,9 +185,7 @@ class Cluster:
             taskid,
             wire.encode_job(job, key or task_key(self.endpoint.secret, taskid)),
             spider="books",
-            max_processes=max_processes,
-            sender_timeout_ms=sender_timeout_ms,
-            log_keep=1_000_000,
+            options=TaskOptions(max_processes=max_processes, sender_timeout_ms=sender_timeout_ms, log_keep=1_000_000),
         )
         return taskid
 

@@ -28,6 +28,7 @@ from vscrapy.model import Endpoint
 from vscrapy.states import TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.streams import Streams
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.wire import Kind
@@ -141,7 +142,7 @@ def scene(shared_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> 
 def submit_job(scene: Scene, signed: bytes) -> int:
     """Make a task of these bytes, as a sender does."""
     taskid = scene.tasks.new_id()
-    scene.tasks.submit(taskid, signed, spider="honest", max_processes=1, sender_timeout_ms=0, log_keep=100)
+    scene.tasks.submit(taskid, signed, spider="honest", options=TaskOptions(max_processes=1, log_keep=100))
     return taskid
 
 

@@ -14,6 +14,7 @@ from vscrapy.states import MOVES, StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import MOST_CRASHES, Result
 from vscrapy.store.streams import Streams
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
 from vscrapy.wire import LogLine
@@ -23,7 +24,7 @@ Operation = Callable[[Process], object]
 
 OPERATIONS: dict[str, Operation] = {
     "submit": lambda process: Tasks(process.store).submit(
-        process.taskid, b"job", spider="x", max_processes=0, sender_timeout_ms=0, log_keep=1
+        process.taskid, b"job", spider="x", options=TaskOptions(log_keep=1)
     ),
     "claim": lambda process: Process(process.store, process.taskid).claim(),
     "claim again": lambda process: process.claim(),
@@ -36,7 +37,7 @@ OPERATIONS: dict[str, Operation] = {
     "crashed again and again": lambda process: _crash(process),
     "failed": lambda process: process.leave("failed"),
     "reopen": lambda process: Tasks(process.store).reopen(
-        process.taskid, b"job", token="token", max_processes=0, sender_timeout_ms=0, log_keep=1
+        process.taskid, b"job", token="token", options=TaskOptions(log_keep=1)
     ),
     "stop": lambda process: Tasks(process.store).stop(process.taskid, reason="x", mode=StopMode.GRACEFUL),
     "stop at once": lambda process: Tasks(process.store).stop(process.taskid, reason="x", mode=StopMode.FORCED),

@@ -14,6 +14,7 @@ from vscrapy.secret import new_nonce, payload_key, task_key
 from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.failures import Failures, Retried
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.wire import encode_job, open_job, sign_anew
 
@@ -101,11 +102,12 @@ class Again:
                 taskid,
                 encode_job(job, key),
                 spider=job["spider"],
-                max_processes=job["max_processes"],
-                sender_timeout_ms=0,
-                log_keep=record.log_keep,
-                items_limit=record.items_limit,
-                choice=Choice(tuple(job.get("on", ())), tuple(job.get("exclude", ()))),
+                options=TaskOptions(
+                    max_processes=job["max_processes"],
+                    log_keep=record.log_keep,
+                    items_limit=record.items_limit,
+                    choice=Choice(tuple(job.get("on", ())), tuple(job.get("exclude", ()))),
+                ),
                 requests=[
                     replace(request, payload=sign_anew(request.payload, old_key, payload_key(key, nonce)))
                     for request in requests.values()

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from vscrapy import keys
-from vscrapy.labels import Choice
 from vscrapy.model import Endpoint
 from vscrapy.secret import new_nonce, payload_key, task_key
 from vscrapy.sender.remembered import Remembered, manifest_now
@@ -131,8 +130,6 @@ def submit_early(remembered: Remembered, endpoint: Endpoint) -> EarlyTask:
     require_password(endpoint)
     manifest, paths = manifest_now(remembered)
     job = {**remembered.job, "manifest": manifest}
-    options = dict(remembered.options)
-    options["choice"] = Choice(*(tuple(options["choice"][name]) for name in ("on", "exclude")))
     terminal = _terminal(remembered)
     with Plain(endpoint) as plain:
         shas = sorted(paths)
@@ -150,7 +147,9 @@ def submit_early(remembered: Remembered, endpoint: Endpoint) -> EarlyTask:
         signed = encode_job(
             {**job, "taskid": taskid, "nonce": nonce, "sealed_env": ""}, task_key(endpoint.secret, taskid)
         )
-        script_keys, args = submission(taskid, signed, spider=job["spider"], is_provisional=True, **options)
+        script_keys, args = submission(
+            taskid, signed, spider=job["spider"], options=remembered.options, is_provisional=True
+        )
         _run_script(plain, "submit", script_keys, args)
         plain.run(("PUBLISH", keys.WAKE, ""))
     terminal.tell(told(taskid, job["spider"], len(remembered.files), sum(size for _, size, _ in sent)))

@@ -25,6 +25,7 @@ from vscrapy.states import Reason, StopMode
 if TYPE_CHECKING:
     from vscrapy.sender.earlytask import EarlyTask
     from vscrapy.sender.terminal import Terminal
+    from vscrapy.store.submission import TaskOptions
     from vscrapy.store.tasks import Tasks
 
 #: So many tasks that were not the right ones, one after another: it is not tried again.
@@ -77,7 +78,7 @@ class HeadStart:
         return None if self._task is None else self._task.terminal
 
     def take(
-        self, tasks: Tasks, endpoint: Endpoint, job: Mapping[str, Any], options: Mapping[str, Any]
+        self, tasks: Tasks, endpoint: Endpoint, job: Mapping[str, Any], options: TaskOptions
     ) -> EarlyTask | None:
         """
         Confirm the task that was submitted early, if it is this very one; otherwise it is withdrawn.
@@ -123,7 +124,7 @@ class HeadStart:
     def keep(
         self,
         job: Mapping[str, Any],
-        options: Mapping[str, Any],
+        options: TaskOptions,
         directories: Sequence[Path],
         display: Display | None,
         project: Path,
@@ -132,9 +133,9 @@ class HeadStart:
         if self._path is not None:
             with suppress(OSError, VscrapyError):  # it only saves time
                 n_missed = self._misses(job, options)
-                remember(job, _as_data(options), directories, display, project, n_missed).write(self._path)
+                remember(job, options, directories, display, project, n_missed).write(self._path)
 
-    def _misses(self, job: Mapping[str, Any], options: Mapping[str, Any]) -> int:
+    def _misses(self, job: Mapping[str, Any], options: TaskOptions) -> int:
         known = self._remembered
         if known is None or self._is_used:
             return 0
@@ -147,15 +148,9 @@ class HeadStart:
 
 
 def _is_same(
-    job: Mapping[str, Any], other_job: Mapping[str, Any], options: Mapping[str, Any], other_options: Mapping[str, Any]
+    job: Mapping[str, Any], other_job: Mapping[str, Any], options: TaskOptions, other_options: TaskOptions
 ) -> bool:
-    """Is it one task? The second options are as :func:`vscrapy.sender.submit.submit` has them."""
-    return canonical_json([job, options]) == canonical_json([other_job, _as_data(other_options)])
-
-
-def _as_data(options: Mapping[str, Any]) -> dict[str, Any]:
-    choice = options["choice"]
-    return {**options, "choice": {"on": list(choice.on), "exclude": list(choice.exclude)}}
+    return options == other_options and canonical_json(job) == canonical_json(other_job)
 
 
 def _submit(remembered: Remembered, endpoint: Endpoint) -> EarlyTask:

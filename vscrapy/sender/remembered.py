@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from vscrapy import __version__, config
 from vscrapy.model import PROTOCOL, canonical_json
+from vscrapy.store.submission import TaskOptions
 
 #: Commands that are remembered; beyond, those that were given the longest ago are forgotten.
 MOST: Final = 200
@@ -42,8 +43,7 @@ class Remembered:
 
     #: The job, without what each submission makes anew.
     job: dict[str, Any]
-    #: What else the task was submitted with; see :func:`vscrapy.sender.submit.submit`.
-    options: dict[str, Any]
+    options: TaskOptions
     #: For each file of the manifest in the job, in its order: where it lies here, and its size, time and inode then.
     files: list[tuple[str, int, int, int]]
     #: None: records go elsewhere than to stderr.
@@ -63,7 +63,8 @@ class Remembered:
         """
         config.ensure_home()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        data = json.dumps({"version": __version__, "protocol": PROTOCOL, **asdict(self)})
+        known = {**asdict(self), "options": self.options.to_data()}
+        data = json.dumps({"version": __version__, "protocol": PROTOCOL, **known})
         try:
             if path.read_text(encoding="utf-8") == data:
                 os.utime(path)
@@ -71,8 +72,8 @@ class Remembered:
         except (OSError, ValueError):
             pass  # not there, or damaged: it is written anew
         config.write_private(path, data)
-        known = sorted(path.parent.glob("*.json"), key=lambda found: found.stat().st_mtime_ns)
-        for old in known[:-MOST]:
+        commands = sorted(path.parent.glob("*.json"), key=lambda found: found.stat().st_mtime_ns)
+        for old in commands[:-MOST]:
             old.unlink(missing_ok=True)
 
 
@@ -93,13 +94,13 @@ def read(path: Path) -> Remembered:
     data = json.loads(path.read_bytes())
     if (data.pop("version"), data.pop("protocol")) != (__version__, PROTOCOL):
         raise ValueError("another version has written it")
-    display = data.pop("display")
-    return Remembered(display=None if display is None else Display(**display), **data)
+    display, options = data.pop("display"), TaskOptions.from_data(data.pop("options"))
+    return Remembered(display=None if display is None else Display(**display), options=options, **data)
 
 
 def remember(
     job: Mapping[str, Any],
-    options: Mapping[str, Any],
+    options: TaskOptions,
     directories: Sequence[Path],
     display: Display | None,
     project: Path,
@@ -120,7 +121,7 @@ def remember(
             path = os.path.join(directory, file["path"])
             files.append((path, *_stamp(path)))
     outside = [str(directory) for directory in directories[1:]]
-    return Remembered(dict(job), dict(options), files, display, str(project), outside, n_missed)
+    return Remembered(dict(job), options, files, display, str(project), outside, n_missed)
 
 
 def paths(job: Mapping[str, Any]) -> list[tuple[str, str]]:

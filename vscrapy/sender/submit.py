@@ -30,6 +30,7 @@ from vscrapy.sender.requirementsfile import require_shipped
 from vscrapy.states import TaskState
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.streams import ITEMS_LIMIT_BYTES, LOG_KEEP
+from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.versions import versions_here
 from vscrapy.wire import encode_job
@@ -147,13 +148,13 @@ def submit(
     if order.is_attached and timeout_s < SENDER_TIMEOUT_LEAST_S:
         raise ConfigError(f"VSCRAPY_SENDER_TIMEOUT is {timeout_s:g}; the least is {SENDER_TIMEOUT_LEAST_S} seconds")
     job_dir = JobDir(Path(settings["JOBDIR"])) if settings.get("JOBDIR") else None
-    options: dict[str, Any] = {
-        "max_processes": order.max_processes,
-        "sender_timeout_ms": int(timeout_s * 1000),
-        "log_keep": settings.getint("VSCRAPY_LOG_KEEP", LOG_KEEP),
-        "items_limit": settings.getint("VSCRAPY_ITEMS_LIMIT", ITEMS_LIMIT_BYTES),
-        "choice": order.choice,
-    }
+    options = TaskOptions(
+        max_processes=order.max_processes,
+        sender_timeout_ms=int(timeout_s * 1000),
+        log_keep=settings.getint("VSCRAPY_LOG_KEEP", LOG_KEEP),
+        items_limit=settings.getint("VSCRAPY_ITEMS_LIMIT", ITEMS_LIMIT_BYTES),
+        choice=order.choice,
+    )
     tasks = Tasks(store)
     if head_start is not None and not (order.is_attached and job_dir is None and not order.env):
         head_start.withdraw()
@@ -185,9 +186,9 @@ def submit(
         taskid,
         _sign(job, order, taskid, nonce, key),
         spider=order.spider,
+        options=options,
         has_feeds=order.has_feeds,
         job_dir=nonce if job_dir is not None else "",
-        **options,
     )
     return Submitted(taskid, payload_key(key, nonce), n_files, sent_bytes, made.outside, remember=remember)
 
@@ -199,7 +200,7 @@ def _sign(job: dict[str, Any], order: Order, taskid: int, nonce: str, key: bytes
 
 
 def _go_on(
-    tasks: Tasks, ticket: Ticket, job: bytes, order: Order, job_dir: JobDir, options: Mapping[str, Any]
+    tasks: Tasks, ticket: Ticket, job: bytes, order: Order, job_dir: JobDir, options: TaskOptions
 ) -> str | None:
     """Go on with the task of a job directory: where its log ended; None when the crawl begins anew."""
     record = tasks.records([ticket.taskid]).get(ticket.taskid)
@@ -210,7 +211,7 @@ def _go_on(
             f"JOBDIR {job_dir.path} is that of task {ticket.taskid}, made by a vscrapy with protocol "
             f"{record.protocol}, this one has {PROTOCOL}; go on with it there, or give this crawl another JOBDIR"
         )
-    reopened = tasks.reopen(ticket.taskid, job, token=ticket.token, **options)
+    reopened = tasks.reopen(ticket.taskid, job, token=ticket.token, options=options)
     if reopened.state is TaskState.SUSPENDED:
         return reopened.cursor
     if reopened.state in (None, TaskState.STORING, TaskState.FINISHED):

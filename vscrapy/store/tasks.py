@@ -23,7 +23,7 @@ from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store, text, texts
 from vscrapy.store.connection import translate
 from vscrapy.store.frontier import NewRequest
-from vscrapy.store.submission import choice_fields, submission
+from vscrapy.store.submission import TaskOptions, submission
 from vscrapy.valve import Valve
 
 
@@ -213,13 +213,9 @@ class Tasks:
         job: bytes,
         *,
         spider: str,
-        max_processes: int,
-        sender_timeout_ms: int,
-        log_keep: int,
-        items_limit: int = 0,
+        options: TaskOptions,
         has_feeds: bool = False,
         job_dir: str = "",
-        choice: Choice = ANY,
         requests: Sequence[NewRequest] = (),
     ) -> None:
         """
@@ -227,26 +223,12 @@ class Tasks:
 
         Args:
             job: The signed job.
-            sender_timeout_ms: Silence after which the sender counts as lost; 0 for a detached task.
-            log_keep: Log lines kept.
-            items_limit: Bytes of items that may wait to be fetched; 0: any number.
             has_feeds: Home is to write feeds when all is crawled.
             job_dir: What its job directory knows it by; with one, the task is kept when it ends early.
-            choice: Which workers it takes.
             requests: What waits from the beginning; the task then has no ``start()`` to run.
         """
         script_keys, args = submission(
-            taskid,
-            job,
-            spider=spider,
-            max_processes=max_processes,
-            sender_timeout_ms=sender_timeout_ms,
-            log_keep=log_keep,
-            items_limit=items_limit,
-            has_feeds=has_feeds,
-            job_dir=job_dir,
-            choice=choice,
-            requests=requests,
+            taskid, job, spider=spider, options=options, has_feeds=has_feeds, job_dir=job_dir, requests=requests
         )
         self._store.run("submit", script_keys, args)
         self.wake()
@@ -419,18 +401,7 @@ class Tasks:
         """Note that *process* has written the feeds; False: it is not home any more. Safe to repeat."""
         return bool(self._store.run("stored", [keys.task(taskid), keys.processes(taskid)], [process]))
 
-    def reopen(
-        self,
-        taskid: int,
-        job: bytes,
-        *,
-        token: str,
-        max_processes: int,
-        sender_timeout_ms: int,
-        log_keep: int,
-        items_limit: int = 0,
-        choice: Choice = ANY,
-    ) -> Reopened:
+    def reopen(self, taskid: int, job: bytes, *, token: str, options: TaskOptions) -> Reopened:
         """
         Let a suspended task go on, with a new job, and wake the agents.
 
@@ -446,11 +417,7 @@ class Tasks:
                 *(keys.task(taskid), keys.job(taskid), keys.log(taskid), keys.stats(taskid)),
                 *(keys.stat_values(taskid), keys.final_stats(taskid), keys.counts(taskid)),
             ],
-            [
-                *(keys.prefix(taskid), token, job, sender_timeout_ms),
-                *("max_processes", max_processes, "protocol", PROTOCOL, "version", __version__),
-                *("log_keep", log_keep, "items_limit", items_limit, *choice_fields(choice)),
-            ],
+            [keys.prefix(taskid), token, job, options.sender_timeout_ms, *options.fields()],
         )
         with translate(self._store.endpoint):
             self._store.client.zrem(keys.SUSPENDED, str(taskid))
