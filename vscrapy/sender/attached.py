@@ -35,7 +35,7 @@ from vscrapy.sender.outputs import Outputs
 from vscrapy.sender.presence import Presence
 from vscrapy.sender.remembered import Display
 from vscrapy.sender.shares import Shares
-from vscrapy.sender.submit import Order, counts_items_at_home, project_dir, submit
+from vscrapy.sender.submit import Order, Submitted, counts_items_at_home, project_dir, submit
 from vscrapy.sender.terminal import Terminal
 from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.stats import encode_values, merge
@@ -206,8 +206,19 @@ class AttachedCrawl:
 
     def _submit_in_thread(self, opened: Deferred[None], call: Any) -> None:
         has_head_start = self._head_start.terminal is not None
+        submitted = self._submitted()
+        self._taskid = submitted.taskid
+        self._open_home = partial(call, opened.callback, None)
+        self._take_up(submitted)
+        threading.Thread(target=self._obey, name="vscrapy-signals", daemon=True).start()
+        threading.Thread(target=self._follow, name="vscrapy-follow", daemon=True).start()
+        if has_head_start:
+            self._check_server()
+        submitted.remember()
+
+    def _submitted(self) -> Submitted:
         try:
-            submitted = submit(
+            return submit(
                 self._store,
                 self._endpoint.secret,
                 self._order,
@@ -221,55 +232,46 @@ class AttachedCrawl:
         except Exception:  # noqa: BLE001 - a defect; shown whole, and nothing has been submitted
             traceback.print_exc()
             self._exit_before_anything(1)
-        self._taskid = submitted.taskid
-        if submitted.early is not None:
-            submitted.early.end()
+
+    def _take_up(self, submitted: Submitted) -> None:
+        """Be the task's sender: hear what it says, take what it gives, and be seen."""
+        taskid, early = submitted.taskid, submitted.early
+        if early is not None:
+            early.end()
         self._terminal.use_handler(get_scrapy_root_handler)
         self._terminal.name_outside(submitted.outside)
         self._home.use_key(submitted.key)
         self._files = FilesHome(
             Files(self._store),
-            submitted.taskid,
+            taskid,
             submitted.key,
             project_dir() or Path.cwd(),
             tell=self._terminal.tell,
             came=self._outputs.came,
         )
         self._files.begin()
-        self._open_home = partial(call, opened.callback, None)
         self._follower = Follower(
             self._endpoint,
-            submitted.taskid,
+            taskid,
             self._terminal,
             home=Taker(self._open, self._home.take, self._home.done, self._home.flush),
-            start=submitted.early.cursor if submitted.early is not None else submitted.cursor or BEGINNING,
-            n_shown=submitted.early.n_shown if submitted.early is not None else 0,
+            start=early.cursor if early is not None else submitted.cursor or BEGINNING,
+            n_shown=early.n_shown if early is not None else 0,
         )
         self._presence = Presence(
             self._endpoint,
-            submitted.taskid,
+            taskid,
             choice=self._order.choice,
             tell=self._terminal.tell,
             on_gone=self._follower.gone,
         )
         self._presence.start()
-        if submitted.early is not None:
-            submitted.early.release()  # presence is seen in its place
+        if early is not None:
+            early.release()  # presence is seen in its place
         else:
-            self._terminal.tell(
-                told(
-                    submitted.taskid,
-                    self._order.spider,
-                    submitted.n_files,
-                    submitted.sent_bytes,
-                    goes_on=submitted.cursor is not None,
-                )
-            )
-        threading.Thread(target=self._obey, name="vscrapy-signals", daemon=True).start()
-        threading.Thread(target=self._follow, name="vscrapy-follow", daemon=True).start()
-        if has_head_start:
-            self._check_server()
-        submitted.remember()
+            goes_on = submitted.cursor is not None
+            n_files, sent_bytes = submitted.n_files, submitted.sent_bytes
+            self._terminal.tell(told(taskid, self._order.spider, n_files, sent_bytes, goes_on=goes_on))
 
     def _check_server(self) -> None:
         """What :meth:`run` does before anything else, unless it would keep a task waiting that is there already."""

@@ -144,17 +144,8 @@ def submit(
             f"{', '.join(order.env)} cannot travel: there is no secret to encrypt with; give senders and workers one "
             "VSCRAPY_SECRET, or Redis a password"
         )
-    timeout_s = settings.getfloat("VSCRAPY_SENDER_TIMEOUT", SENDER_TIMEOUT_S) if order.is_attached else 0
-    if order.is_attached and timeout_s < SENDER_TIMEOUT_LEAST_S:
-        raise ConfigError(f"VSCRAPY_SENDER_TIMEOUT is {timeout_s:g}; the least is {SENDER_TIMEOUT_LEAST_S} seconds")
+    options = _options(order, settings)
     job_dir = JobDir(Path(settings["JOBDIR"])) if settings.get("JOBDIR") else None
-    options = TaskOptions(
-        max_processes=order.max_processes,
-        sender_timeout_ms=int(timeout_s * 1000),
-        log_keep=settings.getint("VSCRAPY_LOG_KEEP", LOG_KEEP),
-        items_limit=settings.getint("VSCRAPY_ITEMS_LIMIT", ITEMS_LIMIT_BYTES),
-        choice=order.choice,
-    )
     tasks = Tasks(store)
     if head_start is not None and not (order.is_attached and job_dir is None and not order.env):
         head_start.withdraw()
@@ -191,6 +182,19 @@ def submit(
         job_dir=nonce if job_dir is not None else "",
     )
     return Submitted(taskid, payload_key(key, nonce), n_files, sent_bytes, made.outside, remember=remember)
+
+
+def _options(order: Order, settings: BaseSettings) -> TaskOptions:
+    timeout_s = settings.getfloat("VSCRAPY_SENDER_TIMEOUT", SENDER_TIMEOUT_S) if order.is_attached else 0
+    if order.is_attached and timeout_s < SENDER_TIMEOUT_LEAST_S:
+        raise ConfigError(f"VSCRAPY_SENDER_TIMEOUT is {timeout_s:g}; the least is {SENDER_TIMEOUT_LEAST_S} seconds")
+    return TaskOptions(
+        max_processes=order.max_processes,
+        sender_timeout_ms=int(timeout_s * 1000),
+        log_keep=settings.getint("VSCRAPY_LOG_KEEP", LOG_KEEP),
+        items_limit=settings.getint("VSCRAPY_ITEMS_LIMIT", ITEMS_LIMIT_BYTES),
+        choice=order.choice,
+    )
 
 
 def _sign(job: dict[str, Any], order: Order, taskid: int, nonce: str, key: bytes) -> bytes:
