@@ -14,7 +14,6 @@ from statistics import median
 from typing import Final, NoReturn
 
 from benchmarks import burst, chart, crowd, items, machine, memory, relay, rivals, speed, start
-from benchmarks.way import Sample
 
 RESULTS: Final = Path(__file__).parent / "RESULTS.md"
 CHART: Final = Path(__file__).parent / "growth.svg"
@@ -24,12 +23,13 @@ _HEAD: Final = """\
 # Benchmarks
 
 Made by `{command}`; {machine}. Each part says when. Medians, with the least and the greatest in brackets. Ways take
-turns, and a ratio is of crawls of one round, which the machine did at nearly the same time.
+turns, and a ratio is of crawls that the machine did at nearly the same time.
 """
 _SPEED: Final = """\
 A spider over a download handler in its own process: a page comes after 20 ms and has 20 links, of which nearly all
 lead to pages that are known; {pages} pages, 64 at once, {runs} rounds. Round trips to Redis by a proxy on loopback,
-which is on the same cores as all else; 0 ms: no proxy. Pages a second while the spider is open."""
+which is on the same cores as all else; 0 ms: no proxy. Pages a second while the spider is open. Each crawl follows
+one of `scrapy crawl`, with which it is compared."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Growth:
     """What the chart shows, as far as it was measured."""
 
     #: Of real crawls, by way, as :func:`speed.measure` gives them.
-    samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
+    pairs: Mapping[str, Sequence[speed.Pair]] = field(default_factory=dict)
     #: Crawl processes, pages a second; only where the simulated processes kept their rate.
     simulated: list[tuple[float, float]] = field(default_factory=list)
 
@@ -53,12 +53,12 @@ class Options:
 
 
 def _speed(options: Options, directory: Path) -> str:
-    samples = speed.measure(
+    pairs = speed.measure(
         directory, pages=options.pages, runs=options.runs, round_trips_ms=list(options.round_trips_ms)
     )
-    options.growth.samples = samples
+    options.growth.pairs = pairs
     told = _SPEED.format(pages=options.pages, runs=options.runs)
-    return f"{told}\n\n{speed.table(samples)}\n\n![pages a second](growth.svg)"
+    return f"{told}\n\n{speed.table(pairs)}\n\n![pages a second](growth.svg)"
 
 
 def _crowd(options: Options, directory: Path) -> str:
@@ -110,17 +110,16 @@ def draw(growth: Growth) -> None:
     """Draw the chart."""
 
     def pages_a_s(way: str) -> float:
-        return median(sample.pages_a_s for sample in growth.samples[way])
+        return median(pair.own.pages_a_s for pair in growth.pairs[way])
 
     by_processes, by_round_trip = [], []
-    for way in growth.samples:
-        if way.startswith("vscrapy, "):
-            words = way.split()
-            processes, round_trip_ms = int(words[1]), float(words[-2])
-            if round_trip_ms == 0:
-                by_processes.append((processes, pages_a_s(way)))
-            if processes == 1:
-                by_round_trip.append((round_trip_ms, pages_a_s(way)))
+    for way in growth.pairs:
+        words = way.split()
+        processes, round_trip_ms = int(words[1]), float(words[-2])
+        if round_trip_ms == 0:
+            by_processes.append((processes, pages_a_s(way)))
+        if processes == 1:
+            by_round_trip.append((round_trip_ms, pages_a_s(way)))
     chart.draw(
         CHART,
         by_processes=by_processes,
@@ -167,7 +166,7 @@ def main() -> None:
             text = PARTS[name][1](wanted, Path(directory))
         print(text, flush=True)
         write(options.output, command, {name: text})
-    if growth.samples:
+    if growth.pairs:
         draw(growth)
 
 

@@ -1,7 +1,8 @@
 """
 Pages a second, against ``scrapy crawl``: one crawl process and two, with Redis at several round trips.
 
-The crawls of a round follow each other, so a ratio is of crawls that the machine did at nearly the same time.
+Each crawl follows one of ``scrapy crawl``, so a ratio is of two that the machine did at nearly the same time: a
+machine that is not alone on its host may be half as fast a minute later.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 from benchmarks import load
+from benchmarks.spread import spread
 from benchmarks.way import Sample, crawl
 from tests.integration.proxy import Proxy
 from vscrapy.testing import server
@@ -54,26 +57,39 @@ def worker(redis: str, home: Path, *, slots: int = 2) -> Iterator[subprocess.Pop
         process.wait()
 
 
-def line(name: str, samples: Sequence[Sample], scrapy: Sequence[Sample]) -> str:
-    """A row of the table; the ratios are of the crawls of one round."""
-    crawled = [one.pages_a_s / other.pages_a_s for one, other in zip(samples, scrapy, strict=True)]
-    whole = [other.wall_s / one.wall_s for one, other in zip(samples, scrapy, strict=True)]
-    pages_a_s = median(sample.pages_a_s for sample in samples)
-    wall_s = median(sample.wall_s for sample in samples)
-    return f"| {name} | {pages_a_s:.0f} | {_spread(crawled)} | {wall_s:.2f} | {_spread(whole)} |"
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A crawl, and the one of ``scrapy crawl`` right before it."""
+
+    scrapy: Sample
+    own: Sample
+
+    @property
+    def crawled(self) -> float:
+        """How many times as fast it was while the spider was open."""
+        return self.own.pages_a_s / self.scrapy.pages_a_s
+
+    @property
+    def whole(self) -> float:
+        """How many times as fast the whole tool was, from its start to its exit."""
+        return self.scrapy.wall_s / self.own.wall_s
 
 
-def _spread(ratios: Sequence[float]) -> str:
-    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+def line(name: str, pairs: Sequence[Pair]) -> str:
+    """A row of the table."""
+    pages_a_s = median(pair.own.pages_a_s for pair in pairs)
+    wall_s = median(pair.own.wall_s for pair in pairs)
+    crawled, whole = spread([pair.crawled for pair in pairs]), spread([pair.whole for pair in pairs])
+    return f"| {name} | {pages_a_s:.0f} | {crawled} | {wall_s:.2f} | {whole} |"
 
 
-def measure(directory: Path, *, pages: int, runs: int, round_trips_ms: Sequence[int]) -> dict[str, list[Sample]]:
-    """Crawl in each way in turn, so many times; the samples of each."""
+def measure(directory: Path, *, pages: int, runs: int, round_trips_ms: Sequence[int]) -> dict[str, list[Pair]]:
+    """Crawl in each way in turn, so many times; what came of each."""
     project = load.write(directory / "project")
-    samples: dict[str, list[Sample]] = defaultdict(list)
+    pairs: dict[str, list[Pair]] = defaultdict(list)
     with ExitStack() as stack:
         endpoint = stack.enter_context(server())
-        ways: dict[str, tuple[list[str], dict[str, str]]] = {"scrapy crawl": (["scrapy"], {})}
+        ways: dict[str, tuple[list[str], dict[str, str]]] = {}
         for round_trip_ms in round_trips_ms:
             url, home = endpoint.url, directory / f"home-{round_trip_ms}"
             home.mkdir(mode=0o700)
@@ -86,16 +102,18 @@ def measure(directory: Path, *, pages: int, runs: int, round_trips_ms: Sequence[
                 ways[name] = (["vscrapy", "--redis", url, "--workers", str(processes)], {"VSCRAPY_HOME": str(home)})
         for number in range(runs + 1):
             for name, (command, env) in ways.items():
-                with ExitStack() as own:
-                    if command[0] == "vscrapy":
-                        own.enter_context(worker(command[2], Path(env["VSCRAPY_HOME"]), slots=4))
-                    sample = crawl(command, project, pages=pages, env=env, items=directory / "items.jsonl")
+                items = directory / "items.jsonl"
+                scrapy = crawl(["scrapy"], project, pages=pages, env={}, items=items)
+                with worker(command[2], Path(env["VSCRAPY_HOME"]), slots=4):
+                    own = crawl(command, project, pages=pages, env=env, items=items)
                 if number:  # the first round only warms up
-                    samples[name].append(sample)
-                print(f"{number} {name}: {sample.pages_a_s:.0f} pages/s, {sample.wall_s:.2f} s", file=sys.stderr)
-    return samples
+                    pairs[name].append(Pair(scrapy, own))
+                told = ", ".join(f"{one.pages_a_s:.0f} pages/s and {one.wall_s:.2f} s" for one in (own, scrapy))
+                print(f"{number} {name} and scrapy crawl: {told}", file=sys.stderr)
+    return pairs
 
 
-def table(samples: dict[str, list[Sample]]) -> str:
+def table(pairs: dict[str, list[Pair]]) -> str:
     """What was measured, as Markdown."""
-    return "\n".join([HEAD, *(line(name, found, samples["scrapy crawl"]) for name, found in samples.items())])
+    scrapy = [Pair(pair.scrapy, pair.scrapy) for found in pairs.values() for pair in found]
+    return "\n".join([HEAD, line("scrapy crawl", scrapy), *(line(name, found) for name, found in pairs.items())])

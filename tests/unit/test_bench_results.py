@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import run
+from benchmarks.speed import Pair
 from benchmarks.way import Sample
 
 
@@ -26,14 +27,14 @@ def test_parts_that_were_not_measured_anew_stay(tmp_path: Path) -> None:
 def test_chart_shows_the_medians_of_the_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By processes where there is no round trip, by round trip where there is one process."""
     monkeypatch.setattr(run, "CHART", tmp_path / "growth.svg")
-    samples = {
-        "scrapy crawl": [Sample(100, 1, 1)],
-        "vscrapy, 1 crawl process, 0 ms": [Sample(300, 1, 1), Sample(200, 1, 1), Sample(100, 1, 1)],
-        "vscrapy, 2 crawl processes, 0 ms": [Sample(400, 1, 1)],
-        "vscrapy, 1 crawl process, 5 ms": [Sample(150, 1, 1)],
-        "vscrapy, 2 crawl processes, 5 ms": [Sample(390, 1, 1)],
+    pages = {
+        "vscrapy, 1 crawl process, 0 ms": [300, 200, 100],
+        "vscrapy, 2 crawl processes, 0 ms": [400],
+        "vscrapy, 1 crawl process, 5 ms": [150],
+        "vscrapy, 2 crawl processes, 5 ms": [390],
     }
-    run.draw(run.Growth(samples, [(1, 20.0), (50, 1000.0)]))
+    pairs = {way: [Pair(Sample(100, 1, 1), Sample(each, 1, 1)) for each in found] for way, found in pages.items()}
+    run.draw(run.Growth(pairs, [(1, 20.0), (50, 1000.0)]))
     titles = {found.text for found in ElementTree.parse(run.CHART).iter("{http://www.w3.org/2000/svg}title")}
     assert titles == {
         "real crawls, all on this machine: 1, 200 pages/s",
