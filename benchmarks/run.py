@@ -29,7 +29,8 @@ _SPEED: Final = """\
 A spider over a download handler in its own process: a page comes after 20 ms and has 20 links, of which nearly all
 lead to pages that are known; {pages} pages, 64 at once, {runs} rounds. Round trips to Redis by a proxy on loopback,
 which is on the same cores as all else; 0 ms: no proxy. Pages a second while the spider is open. Each crawl follows
-one of `scrapy crawl`, with which it is compared."""
+one of `scrapy crawl`, with which it is compared. Two Python loops that share nothing did {before:.2f} times the work
+of one here right before this, and {after:.2f} times right after it."""
 
 
 @dataclass(slots=True)
@@ -53,11 +54,13 @@ class Options:
 
 
 def _speed(options: Options, directory: Path) -> str:
+    scaling = [machine.scaling()]
     pairs = speed.measure(
         directory, pages=options.pages, runs=options.runs, round_trips_ms=list(options.round_trips_ms)
     )
     options.growth.pairs = pairs
-    told = _SPEED.format(pages=options.pages, runs=options.runs)
+    scaling.append(machine.scaling())
+    told = _SPEED.format(pages=options.pages, runs=options.runs, before=scaling[0], after=scaling[1])
     return f"{told}\n\n{speed.table(pairs)}\n\n![pages a second](growth.svg)"
 
 

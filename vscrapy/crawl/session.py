@@ -44,9 +44,10 @@ OTHERS_MOST_S: Final = 30.0
 OTHERS_LOOK_S: Final = 0.2
 #: Results in one commit at most.
 BATCH: Final = 200
-#: Time in which results gather for a commit while there are leases enough (seconds). A commit costs Redis and this
-#: process as much as several pages do.
-GATHER_S: Final = 0.02
+#: Time in which results gather for a commit while there are leases enough (seconds): a commit costs Redis and this
+#: process as much as several pages do. The shorter one, while nothing waits on Redis that others could take.
+GATHER_S: Final = 0.05
+GATHER_SHORT_S: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -150,6 +151,8 @@ class Session:
         #: There are leases enough: a commit may wait for more results.
         self._is_fed = False
         self._is_gathering = False
+        #: At the last reply, requests waited on Redis.
+        self._has_more = False
         #: So many results go into the next commit at most.
         self._cut = BATCH
         #: Leases are not asked for before this (monotonic seconds): the last reply had none.
@@ -328,6 +331,7 @@ class Session:
             self._held.update(lease.id for lease in reply.leases)
             self._held.difference_update(r.id for r in outbox.results if r.what in ("done", "back"))
             self._fact_version = reply.fact_version
+            self._has_more = reply.queued > 0
             self._pace(reply, wanted)
             self._call(self._callbacks.on_committed, reply, outbox, wanted)
         self._call(self._callbacks.on_closed, self._all_stats())
@@ -385,7 +389,7 @@ class Session:
 
     def _gather(self) -> None:
         """Wait for more results, as long as nobody waits for these."""
-        until_s = time.monotonic() + GATHER_S
+        until_s = time.monotonic() + (GATHER_S if self._has_more else GATHER_SHORT_S)
         self._is_gathering = True
         while (
             self._is_fed
