@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from tests.integration.machine import Finished, Machine, Running, Site, wait_for, write_project
+from vscrapy import embedded
 from vscrapy.states import TaskState
 
 pytest_plugins = ["tests.integration.machine"]
@@ -313,6 +315,22 @@ def test_embedded_pair_comes_with_the_first_crawl_and_goes_with_shutdown(
     assert re.fullmatch(
         r"vscrapy: no Redis is configured, and the embedded server of .* does not run; .*\n", nobody.stderr
     )
+
+
+def test_embedded_server_that_is_killed_comes_back(machine: Machine, slow_site: Site, shop: Path) -> None:
+    """Its local worker starts it again; the crawl goes on, and gives each item once."""
+    command = ["vscrapy", "crawl", "pages", "-a", f"base={slow_site.base}", "-O", "items.jsonl"]
+    crawl = machine.start([*command, "-a", "last=200", "-s", "CONCURRENT_REQUESTS=4"], shop)
+    wait_for(lambda: len(slow_site.log()) > 40, what="40 pages are there")
+    killed = embedded.running(machine.home).server_pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    finished = crawl.wait()
+    assert finished.exit_code == 0, finished.output
+    assert "Redis answers again" in finished.stderr
+    items = [json.loads(line)["page"] for line in (shop / "items.jsonl").read_text().splitlines()]
+    assert sorted(items) == list(range(1, 201))
+    assert embedded.running(machine.home).server_pid not in (None, killed)
 
 
 def test_shutdown_ends_a_detached_task_s_processes_and_keeps_its_data(

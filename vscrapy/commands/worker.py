@@ -8,6 +8,8 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -112,6 +114,8 @@ def _work(options: argparse.Namespace) -> None:
     endpoint = embedded.find(home)
     if endpoint is None:
         raise EmbeddedError(f"There is no embedded server in {home}; 'vscrapy crawl' starts it, and its worker.")
+    # The server has no other guard: this worker starts it again when it is gone.
+    agent_options = replace(agent_options, revive=partial(embedded.ensure, home))
     with _pid_file(home):
         is_idle_end = run_agent(endpoint, agent_options)
     if is_idle_end:

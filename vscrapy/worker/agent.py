@@ -108,6 +108,8 @@ class AgentOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     #: Finish and end after so many crawl processes; 0: never.
     max_tasks: int = 0
+    #: Brings Redis back when it is gone, where it is the embedded one (:func:`vscrapy.embedded.ensure`).
+    revive: Callable[[], object] | None = None
     #: Added to the niceness of crawl processes, and of what they are forked from.
     nice: int = 0
     entry: tuple[str, str] = ENTRY
@@ -144,7 +146,7 @@ class Agent(Service):
         self._tasks = Tasks(self._store)
         streams = Streams(self._store)
         # Each crawl process can want one for its checkout, one for its log, and one for its end.
-        self._contact = Contact(reactor, say, n_threads=8 + 3 * options.slots)
+        self._contact = Contact(reactor, say, n_threads=8 + 3 * options.slots, revive=options.revive)
         self._relay = Relay(reactor, lambda taskid, lines: self._contact.call(streams.append_log, taskid, lines), say)
         self._spawner = Spawner(reactor, say, nice=options.nice, replaced=self._replaced)
         self._environments = Environments(

@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from vscrapy.errors import StoreRefused, StoreUnavailable
+from vscrapy.errors import StoreRefused, StoreUnavailable, VscrapyError
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -43,9 +43,21 @@ class _Pool(ThreadPool):
 
 
 class Contact:
-    """Calls to Redis from the reactor's thread."""
+    """
+    Calls to Redis from the reactor's thread.
 
-    def __init__(self, reactor: Reactor, say: Callable[[str], None], *, n_threads: int) -> None:
+    Args:
+        revive: Brings Redis back where it is this machine's own; called in a thread when it is gone.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        say: Callable[[str], None],
+        *,
+        n_threads: int,
+        revive: Callable[[], object] | None = None,
+    ) -> None:
         self._reactor: Any = reactor  # Twisted's functions ask for its zope interfaces.
         self._say = say
         self._pool = _Pool(0, n_threads, "vscrapy-store")
@@ -56,6 +68,8 @@ class Contact:
         self.is_made = False
         self._has_been_made = False
         self._refusals: dict[str, float] = {}
+        self._revive = revive
+        self._is_reviving = False
 
     def call(self, function: Callable[..., T], *args: Any, **named: Any) -> Deferred[T]:
         """Call *function*, which asks Redis, in a thread."""
@@ -91,6 +105,17 @@ class Contact:
             self._has_been_made = True
             self._say(f"{error}; trying again")
         self.is_made = False
+        if self._revive is not None and not self._is_reviving:
+            self._is_reviving = True
+            self.at_length(self._revive).addErrback(self._not_revived).addBoth(self._revived)
+
+    def _not_revived(self, failure: Failure) -> None:
+        failure.trap(VscrapyError)
+        self._say_now_and_then(failure.getErrorMessage())
+
+    def _revived(self, result: object) -> object:
+        self._is_reviving = False
+        return result
 
     def made(self) -> None:
         """Redis answered."""
@@ -100,7 +125,10 @@ class Contact:
 
     def refused(self, error: StoreRefused) -> None:
         """Redis answered with a no."""
-        words, now_s = str(error), time.monotonic()
+        self._say_now_and_then(str(error))
+
+    def _say_now_and_then(self, words: str) -> None:
+        now_s = time.monotonic()
         if now_s - self._refusals.get(words, -QUIET_S) >= QUIET_S:
             self._refusals[words] = now_s
             self._say(f"{words}; trying again")
