@@ -17,7 +17,7 @@ from typing import Any, Final
 from vscrapy import keys
 from vscrapy.states import TaskState
 from vscrapy.store.base import Store, text, texts
-from vscrapy.store.frontier import Committed, Frontier, Joined, NewRequest, Result, StatsDelta, leave
+from vscrapy.store.frontier import Committed, Frontier, Joined, Lease, NewRequest, Result, StatsDelta, leave
 from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
@@ -115,6 +115,13 @@ class Process:
     def lease(self, wanted: int) -> list[str]:
         """Claim requests; their payloads, in order."""
         return [lease.payload.decode() for lease in self.commit(wanted=wanted).leases]
+
+    def lease_all(self) -> list[Lease]:
+        """Claim all that waits; where there are other processes, it comes in parts."""
+        found: list[Lease] = []
+        while leases := self.commit(wanted=500).leases:
+            found += leases
+        return found
 
     def begin_at_once(self) -> None:
         """Let it have begun when it finished its first request, or output of start()."""

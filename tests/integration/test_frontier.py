@@ -29,9 +29,23 @@ def idle(store: Store, taskid: int) -> tuple[Process, Process]:
     first = running(store, taskid)
     first.feed(*(request(f"{n}") for n in range(20)))
     second = running(store, taskid)
-    leases = first.commit(Result("started"), wanted=20).leases
-    assert first.commit(*(Result("done", lease.id) for lease in leases)).is_idle
+    first.commit(Result("started"))
+    assert first.commit(*(Result("done", lease.id) for lease in first.lease_all())).is_idle
     return first, second
+
+
+def test_little_is_parted_among_the_processes(store: Store, taskid: int) -> None:
+    """Each gets its part of what waits, so that nobody is without work; where there is much, as much as it wants."""
+    first = running(store, taskid)
+    first.feed(*(request(f"{n}") for n in range(40)))
+    second, third = (running(store, taskid) for _ in range(2))
+    assert [len(each.lease(10)) for each in (first, second, third)] == [10, 10, 7]
+    assert [len(each.lease(10)) for each in (first, second, third)] == [5, 3, 2]
+    assert [len(each.lease(10)) for each in (first, second, third)] == [1, 1, 1]
+    assert third.lease(10) == []
+    second.leave()
+    third.leave()
+    assert len(first.lease_all()) == 24
 
 
 # --- order ----------------------------------------------------------------------------------------------------------
@@ -676,15 +690,17 @@ def test_share_grows_when_others_have_nothing_left_and_nothing_waits(store: Stor
     """Who has leases of a slot that nobody waits for any more goes on with all of it."""
     one, other = polite(store, taskid, 4), Process(store, taskid)
     other.claim()
-    leases = one.commit(wanted=12).leases
+    leases = one.commit(wanted=10).leases
     other.frontier.join(capacity=8, is_lifo=True, is_start_lifo=True, limits=Limits(4, 0))
     assert other.commit(wanted=20).shares == {}
     assert one.commit().shares == {"a": 2}
     one.commit(shares={"a": 2})
     found = other.commit(wanted=20)
-    assert (len(found.leases), found.queued, found.shares) == (8, 0, {"a": 2})
+    assert (len(found.leases), found.queued, found.shares) == (5, 5, {"a": 2})
+    others = [*found.leases, *other.lease_all()]
+    assert len(others) == 10
     assert one.commit(Result("done", leases[0].id)).shares == {}
-    other.commit(*(Result("done", lease.id) for lease in found.leases))
+    other.commit(*(Result("done", lease.id) for lease in others))
     assert one.commit(Result("done", leases[1].id)).shares == {"a": 4}
     assert one.commit(Result("done", leases[2].id)).shares == {}
 

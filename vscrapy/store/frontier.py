@@ -290,7 +290,7 @@ class Frontier:
             counts: What the task counts, not as a stat: name -> so many more; None: nothing, and nobody asks.
             restarted: Names of counts that begin anew, at the number in *counts*.
             counts_filtered: Count the duplicates as Scrapy's own filter does.
-            wanted: Leases wanted, 0 to 500.
+            wanted: Leases wanted, 0 to 500; where there are other processes, it gets its part of what waits at most.
 
         Raises:
             TaskGone: The task has expired.

@@ -110,8 +110,8 @@ class Contact:
             self.at_length(self._revive).addErrback(self._not_revived).addBoth(self._revived)
 
     def _not_revived(self, failure: Failure) -> None:
-        failure.trap(VscrapyError)
-        self._say_now_and_then(failure.getErrorMessage())
+        error = failure.value
+        self._say_now_and_then(str(error) if isinstance(error, VscrapyError) else failure.getTraceback())
 
     def _revived(self, result: object) -> object:
         self._is_reviving = False

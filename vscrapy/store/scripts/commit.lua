@@ -18,7 +18,7 @@
 -- ARGV[1]  the task's key prefix; queues and seen sets are named from it
 -- ARGV[2]  process
 -- ARGV[3]  number of this commit, 1, 2, 3 ...
--- ARGV[4]  new leases wanted
+-- ARGV[4]  new leases wanted; with other processes, at most this one's part of what waits is given
 -- ARGV[5]  stats that were set, as JSON; '': as before
 -- ARGV[6]  version of the facts that the process knows
 -- ARGV[7]  1: count the duplicates, as Scrapy's own filter does
@@ -358,6 +358,13 @@ else
         end
     elseif n_suspects == 0 and flags[5] == process then
         redis.call('HDEL', task_key, 'suspect_runner')
+    end
+    -- Of little, each process gets its part, for who asks first cannot do it all the sooner: so nobody is without
+    -- work while another has some in hand, at the begin of a crawl and at its end.
+    local n_processes = wanted > 1 and redis.call('HLEN', KEYS[2]) or 1
+    if n_processes > 1 then
+        local waiting = tonumber(redis.call('HGET', task_key, 'queued')) + queued
+        wanted = math.max(1, math.min(wanted, math.ceil(waiting / n_processes)))
     end
     -- The slots with the fewest leases first; those that this process has a share of.
     local open, open_of, active = {}, {}, {}
