@@ -26,7 +26,7 @@ from vscrapy.testing import server
 
 RIVAL: Final = "scrapy-redis==0.9.1"
 #: Pages of a crawl, and how many crawls of each kind there are. At 5 ms, one takes minutes.
-PAGES: Final = 500
+PAGES: Final = 200
 RUNS: Final = 3
 #: Round trips to Redis (ms); 0: its unix socket, and no proxy.
 ROUND_TRIPS_MS: Final = (0, 1, 5)
