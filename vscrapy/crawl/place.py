@@ -102,6 +102,8 @@ class Place:
                         self.leave(word["why"])
                     elif word["do"] == "valve":
                         self.channel.least = int(word["level"])
+                    elif word["do"] == "look" and self.scheduler is not None:
+                        self.scheduler.look()
                     elif word["do"] == "answer":
                         self._answer()
             os._exit(ORPHANED)

@@ -256,6 +256,10 @@ class Scheduler(BaseScheduler):
         self._is_leaving = self.place.handler.is_leaving = True
         self._hooks.close("shutdown")
 
+    def look(self) -> None:
+        """See at once how the task is. From any thread."""
+        self._session.look()
+
     def finish(self, *, timeout_s: float) -> None:
         """After the crawl: commit the stats that came last."""
         self._session.finish(*self._take_stats(), timeout_s=timeout_s)
@@ -286,6 +290,8 @@ class Scheduler(BaseScheduler):
             self.place.end_process(1)
 
     def _take_reply(self, reply: Committed, outbox: Outbox, wanted: int) -> None:
+        if reply.queued > self._capacity >= self._queued:
+            self.place.channel.tell(grows=True)  # else its agent sees it with the next look
         self._queued = reply.queued
         if wanted:
             self._is_asking = False

@@ -255,6 +255,12 @@ class Session:
             self._cut = len(self._outbox.results) if is_strict else BATCH
             self._condition.notify()
 
+    def look(self) -> None:
+        """Ask at once how the task is. From any thread."""
+        with self._condition:
+            self._outbox.is_urgent = True
+            self._condition.notify()
+
     def feed(self, *, is_fed: bool) -> None:
         """Say whether there are leases enough, so that a commit may wait for more results."""
         if is_fed is not self._is_fed:

@@ -165,6 +165,7 @@ class Agent(Service):
                 *(options.close_timeout_s, options.turn_s, options.memory_bytes, options.labels),
             ),
             freed=self._freed,
+            wanted=self._look_now,
             say=say,
         )
         self._pulse = Pulse(endpoint, self, self._beat_fields)
@@ -342,6 +343,7 @@ class Agent(Service):
         try:
             look = await self._contact.call(self._observe, frozenset(here))
             self._slots.turn_valves(self._attendance.look(look))
+            self._slots.tell_of_ends(look.records)
             await self._stop_lost(self._senders.look(look))
             for taskid, reason in self._overdue.look(time.monotonic(), here, look.records).items():
                 self._slots.kill_task(taskid, reason)

@@ -3,8 +3,9 @@ One crawl process as its agent sees it: its place in a task, its three pipes, an
 
 It has ended when its exit status is known and its pipes are closed; a daemonised grandchild can hold a pipe, so
 there is a bound. Its channel is a stream socket: the spec goes down first, then ``{"do": "leave", "why": ...}`` when
-it is to leave, and ``{"do": "valve", "level": 30}`` when nobody wants what weighs less; log lines come up. When the
-channel closes under it, its agent is dead, and it ends itself.
+it is to leave, ``{"do": "valve", "level": 30}`` when nobody wants what weighs less, ``{"do": "look"}`` when its task
+ends, ``{"do": "answer"}`` to see that it turns; log lines come up, and words to the agent. When the channel closes
+under it, its agent is dead, and it ends itself.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -137,10 +138,16 @@ class _Channel(Protocol):
 
 
 class CrawlProcess:
-    """One crawl process."""
+    """
+    One crawl process.
 
-    def __init__(self, reactor: Reactor, place: Place, relay: Relay) -> None:
+    Args:
+        grows: Called when it says that its task has more to do than it can take.
+    """
+
+    def __init__(self, reactor: Reactor, place: Place, relay: Relay, *, grows: Callable[[], None]) -> None:
         self.place = place
+        self._grows = grows
         #: None before it was forked.
         self.pid: int | None = None
         #: Why it was killed from here; empty: it was not.
@@ -164,6 +171,7 @@ class CrawlProcess:
         self.pulse = Pulse()
         #: The level that it was told.
         self._level = ALL
+        self._is_to_look = False
         #: Its place was given to others.
         self.is_fenced = False
         self._reactor = reactor
@@ -223,6 +231,12 @@ class CrawlProcess:
         if self._channel is not None and level != self._level:
             self._level = level
             self._channel.write(json.dumps({"do": "valve", "level": level}).encode() + b"\n")
+
+    def ask_to_look(self) -> None:
+        """Let it see, once, that its task ends: it may ask Redis next in half a second only."""
+        if self._channel is not None and not self._is_to_look:
+            self._is_to_look = True
+            self._channel.write(json.dumps({"do": "look"}).encode() + b"\n")
 
     def ask_to_answer(self) -> None:
         """Let its reactor say that it turns."""
@@ -315,6 +329,8 @@ class CrawlProcess:
             self.pulse.answered()
         elif isinstance(words.get("suspect"), dict):
             self.suspect = words["suspect"]
+        elif words.get("grows"):
+            self._grows()
 
     def _text_received(self, stream: str, data: bytes) -> None:
         text = self._text[stream]

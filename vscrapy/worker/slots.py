@@ -39,7 +39,7 @@ from vscrapy.model import PROTOCOL, Endpoint, Manifest
 from vscrapy.requirements import PythonNeeded, Requirements
 from vscrapy.sealed import unseal
 from vscrapy.secret import task_key
-from vscrapy.states import Reason, StopMode
+from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.blobs import Blobs
 from vscrapy.store.frontier import MOST_DEATHS, leave
 from vscrapy.store.tasks import TaskRecord, Tasks
@@ -154,6 +154,7 @@ class Slots:
         options: SlotOptions,
         *,
         freed: Callable[[], None],
+        wanted: Callable[[], None],
         say: Callable[[str], None],
     ) -> None:
         self._reactor = reactor
@@ -167,6 +168,8 @@ class Slots:
         self._checkouts = checkouts
         self._options = options
         self._freed = freed
+        #: Called when a task may have become large enough for one more process.
+        self._wanted = wanted
         self._say = say
         self._turns = Turns(options.turn_s)
         #: The name that places are claimed under; empty: none are claimed now.
@@ -204,7 +207,7 @@ class Slots:
     async def fill(self, records: Iterable[TaskRecord], now_ms: int) -> None:
         """
         Claim a place in each task that grows, or wants its feeds written: at most one in each, those with the
-        fewest processes first, and of these who waits longest.
+        fewest processes first, and of these who waits longest. Who got one may take another one.
 
         Args:
             now_ms: Redis time of the look that showed the records, or before it.
@@ -330,6 +333,13 @@ class Slots:
         elif found is Excess.LEAVE and not child.is_asked_to_leave:
             child.ask_to_leave(words)
 
+    def tell_of_ends(self, records: Mapping[int, TaskRecord]) -> None:
+        """Let processes know that their tasks end."""
+        for resident in self._residents.values():
+            record = records.get(resident.child.place.taskid)
+            if record is not None and record.state is TaskState.STOPPING:
+                resident.child.ask_to_look()
+
     def turn_valves(self, levels: dict[int, int]) -> None:
         """Relay the lines of each task from its level on, and spare its processes what is below it."""
         self._relay.levels = levels
@@ -387,10 +397,11 @@ class Slots:
         if self._is_draining or epoch != self._epoch:
             self._start(self._give_back(place))
             return
-        child = CrawlProcess(self._reactor, place, self._relay)
+        child = CrawlProcess(self._reactor, place, self._relay, grows=self._wanted)
         child.close_timeout_s = self._options.close_timeout_s
         self._residents[process] = resident = _Resident(child, time.monotonic())
         self._start(self._attend(resident, record))
+        self._wanted()
 
     async def _attend(self, resident: _Resident, record: TaskRecord) -> None:
         """Be with a crawl process from its claim to its release."""
