@@ -121,7 +121,8 @@ class Proxy:
         for writer in list(self._writers):
             if is_reset and self._path is None:
                 made: socket.socket = writer.get_extra_info("socket")
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+                if made.fileno() >= 0:  # else it has closed by itself
+                    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
             writer.transport.abort()
         self._writers.clear()
 
