@@ -26,7 +26,6 @@ from vscrapy.sender.remembered import Remembered, manifest_now
 from vscrapy.sender.terminal import Terminal, is_before_pipelines
 from vscrapy.store.entries import log_entry
 from vscrapy.store.plain import Plain, require_password
-from vscrapy.store.scripts import source
 from vscrapy.store.submission import submission
 from vscrapy.wire import LogLine, encode_job
 
@@ -76,7 +75,7 @@ class EarlyTask:
             OSError, ValueError: Whether it is confirmed is not known.
         """
         with Plain(self.endpoint) as plain:
-            return bool(_run_script(plain, "confirm", [keys.task(self.taskid)], []))
+            return bool(plain.script("confirm", [keys.task(self.taskid)], []))
 
     def end(self) -> None:
         """Show nothing more; the sign of life stays until :meth:`release`."""
@@ -94,7 +93,7 @@ class EarlyTask:
             while not self._ended.is_set():
                 if time.monotonic() > beat_s:
                     beat_s = time.monotonic() + _HEARTBEAT_S
-                    _run_script(plain, "sender", [keys.task(self.taskid)], [])
+                    plain.script("sender", [keys.task(self.taskid)], [])
                 if self._is_shown:
                     self._show(plain)
                 else:
@@ -150,7 +149,7 @@ def submit_early(remembered: Remembered, endpoint: Endpoint) -> EarlyTask:
         script_keys, args = submission(
             taskid, signed, spider=job["spider"], options=remembered.options, is_provisional=True
         )
-        _run_script(plain, "submit", script_keys, args)
+        plain.script("submit", script_keys, args)
         plain.run(("PUBLISH", keys.WAKE, ""))
     terminal.tell(told(taskid, job["spider"], len(remembered.files), sum(size for _, size, _ in sent)))
     task.start(is_shown=remembered.display is not None)
@@ -185,22 +184,3 @@ def _terminal(remembered: Remembered) -> Terminal:
     terminal = Terminal(lambda: handler, is_home=True, project=Path(remembered.project))
     terminal.name_outside(map(Path, remembered.outside))
     return terminal
-
-
-def _run_script(plain: Plain, name: str, script_keys: list[str], args: list[Any]) -> Any:
-    """
-    Run one script: one atomic operation.
-
-    Raises:
-        OSError, ValueError: As :meth:`Plain.run`.
-    """
-    script = source(name).encode()
-    sha1 = hashlib.sha1(script, usedforsecurity=False).hexdigest()
-    rest = (len(script_keys), *script_keys, *args)
-    try:
-        [reply] = plain.run(("EVALSHA", sha1, *rest))
-    except ValueError as error:
-        if not str(error).startswith("NOSCRIPT"):
-            raise
-        _, reply = plain.run(("SCRIPT", "LOAD", script), ("EVALSHA", sha1, *rest))
-    return reply

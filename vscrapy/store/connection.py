@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from vscrapy.config import insecure, is_local, redact, require_secure, without_password
+from vscrapy.config import insecure, is_local, redact, without_password
 from vscrapy.errors import StoreRefused, StoreUnavailable
 from vscrapy.model import Endpoint
 from vscrapy.shown import shown
@@ -44,15 +44,11 @@ def connect(endpoint: Endpoint, *, name: str, reply_timeout_s: float = REPLY_TIM
 
     Args:
         name: What CLIENT LIST shows, such as ``vscrapy-worker-w1``.
-
-    Raises:
-        InsecureStore: No password, and not on this machine.
     """
     import redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    require_secure(endpoint)
     # redis-py logs each operation that fails, at DEBUG, which is Scrapy's default level; we tell it ourselves.
     logging.getLogger("redis").setLevel(logging.WARNING)
     options: dict[str, Any] = {} if endpoint.url.startswith("unix:") else {"socket_keepalive": True}

@@ -7,6 +7,7 @@ says why.
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from collections.abc import Sequence
 from typing import Any, Final, Self
@@ -16,6 +17,7 @@ import hiredis
 
 from vscrapy import config
 from vscrapy.model import Endpoint
+from vscrapy.store.scripts import source
 
 #: Time for a connection, and for each reply (seconds).
 REPLY_S: Final = 5.0
@@ -86,6 +88,24 @@ class Plain:
             if isinstance(reply, hiredis.ReplyError):
                 raise ValueError(str(reply))
         return replies
+
+    def script(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        """
+        Run one script, as :meth:`vscrapy.store.base.Store.run`: one atomic operation.
+
+        Raises:
+            OSError, ValueError: As :meth:`run`.
+        """
+        code = source(name).encode()
+        sha1 = hashlib.sha1(code, usedforsecurity=False).hexdigest()
+        call = ("EVALSHA", sha1, len(keys), *keys, *args)
+        try:
+            [reply] = self.run(call)
+        except ValueError as error:
+            if not str(error).startswith("NOSCRIPT"):
+                raise
+            _, reply = self.run(("SCRIPT", "LOAD", code), call)
+        return reply
 
     def _reply(self) -> Any:
         while (reply := self._reader.gets()) is False:  # with RESP2, no reply is False
