@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -45,7 +46,7 @@ class Strange:
 
 def make(base: type) -> Any:
     """The collector of a crawl process."""
-    return shared(base)(SimpleNamespace(settings=Settings()))
+    return shared(base)(SimpleNamespace(settings=Settings(), spider=None))
 
 
 @pytest.mark.parametrize("base", [StatsCollector, MemoryStatsCollector, Strange])
@@ -75,6 +76,70 @@ def test_counts_are_noted_with_the_request_at_work() -> None:
     stats.inc_value("pages", 7)
     assert (held, stats.take()[0].added) == ({"pages": 5}, {"pages": 7})
     assert stats.get_value("pages") == 13
+
+
+@pytest.mark.parametrize("base", [StatsCollector, MemoryStatsCollector, Renaming])
+def test_highest_and_lowest_are_noted(base: type) -> None:
+    """Each once in a commit, however often they are said; what stands here is as Scrapy has it."""
+    stats = make(base)
+    for depth in (3, 1, 3, 4, 2):
+        stats.max_value("deepest", depth)
+        stats.min_value("nearest", depth)
+    delta = stats.take()[0]
+    assert (delta.raised, delta.lowered) == ({"deepest": 4}, {"nearest": 1})
+    stats.max_value("deepest", 2)
+    assert stats.take()[0].raised == {"deepest": 2}
+    assert (stats.get_value("deepest"), stats.get_value("nearest")) == (4, 1)
+    stats.clear_stats()
+    stats.max_value("deepest", 1)
+    stats.max_value("deepest", 2)
+    assert stats.get_value("deepest") == 2
+
+
+def test_counts_on_what_was_set_set_it() -> None:
+    """Such a stat is this process's, and travels as what it is set to."""
+    stats = make(MemoryStatsCollector)
+    stats.set_value("pages", 5)
+    stats.inc_value("pages")
+    stats.set_value("deepest", 5)
+    stats.max_value("deepest", 9)
+    stats.inc_value("share", 0.5)
+    delta, values = stats.take()
+    assert (delta.added, delta.raised) == ({"share": 0.5}, {})
+    assert decode_values(values) == {"pages": 6, "deepest": 9}
+
+
+@pytest.mark.parametrize("base", [StatsCollector, MemoryStatsCollector, Renaming])
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("inc_value", ("pages",)),
+        ("max_value", ("pages", 1)),
+        ("min_value", ("pages", 1)),
+        ("set_value", ("pages", 1)),
+        ("set_stats", ({},)),
+        ("get_value", ("pages",)),
+        ("get_stats", ()),
+        ("clear_stats", ()),
+        ("open_spider", ()),
+        ("close_spider", ()),
+    ],
+)
+def test_given_spider_is_warned_of_as_scrapy_does(base: type, method: str, arguments: tuple[Any, ...]) -> None:
+    """Once, at the line that gives it; and not at all where Scrapy does not."""
+    with warnings.catch_warnings(record=True) as scrapys:
+        warnings.simplefilter("always")
+        own = base(SimpleNamespace(settings=Settings(), spider=None))
+        getattr(own, method)(*arguments, spider=None)
+    with warnings.catch_warnings(record=True) as ours:
+        warnings.simplefilter("always")
+        stats = make(base)
+        getattr(stats, method)(*arguments)
+        assert ours == []
+        getattr(stats, method)(*arguments, spider=None)
+    assert [(warning.category, warning.filename) for warning in ours] == [
+        (warning.category, warning.filename) for warning in scrapys
+    ]
 
 
 def test_begin_and_end_travel_by_the_clock_that_counts() -> None:

@@ -397,8 +397,12 @@ class Scheduler(BaseScheduler):
         return self._crawler.stats  # the class of vscrapy.crawl.stats
 
     def _notes(self) -> dict[str, int | float] | None:
-        origin = self._origin()
-        return origin.stats if origin is not None else None
+        # For each count: not by way of _origin().
+        found = ORIGIN.get()
+        if found is None:
+            return None
+        origin = self._origins.get(found) if isinstance(found, Request) else found
+        return None if origin is None else origin.stats
 
     def _origin(self) -> Origin | None:
         found = ORIGIN.get()

@@ -7,16 +7,23 @@ of it: if this process ends before, the request is done again elsewhere, and cou
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from scrapy.statscollectors import StatsCollector
+from scrapy.exceptions import ScrapyDeprecationWarning
+from scrapy.statscollectors import MemoryStatsCollector, StatsCollector
 
 from vscrapy.stats import TIMES, encode_values, put_all
 from vscrapy.store.frontier import StatsDelta
+
+#: An argument that was not given.
+_NOT_GIVEN: Final[Any] = object()
+#: Does Scrapy's collector look for a wrapped method behind each name, to warn of a given "spider"? Since 2.14.
+_WRAPS_METHODS: Final = "__getattribute__" in vars(StatsCollector)
 
 
 def _is_number(value: Any) -> bool:
@@ -152,15 +159,105 @@ def _shifted(ledger: _Ledger) -> dict[str, Any]:
 
 
 class NotedStats(Noted, StatsCollector):
-    """Scrapy's own collector, under all others."""
+    """Scrapy's own collector, under the project's own."""
 
-    if "__getattribute__" in vars(StatsCollector):  # since Scrapy 2.14
-        # It looks for a wrapped method behind each name, for the sake of a few public ones.
+    if _WRAPS_METHODS:
 
         def __getattribute__(self, name: str) -> Any:
-            if name.startswith("_"):
+            if name.startswith("_"):  # none of these is wrapped
                 return object.__getattribute__(self, name)
             return super().__getattribute__(name)
+
+
+class DirectStats(NotedStats):
+    """
+    Scrapy's own collector where the project has none: the same, without a detour.
+
+    A page takes some fifty calls. Scrapy wraps each method, for the warning alone; here, the method itself warns.
+    """
+
+    __getattribute__ = object.__getattribute__
+
+    def inc_value(self, key: str, count: int = 1, start: int = 0, spider: Any = _NOT_GIVEN) -> None:
+        """Count, here and for the whole task."""
+        if spider is not _NOT_GIVEN:
+            _warn_of_spider("inc_value")
+        ledger = self._ledger
+        if type(count) is not int or start or key in ledger.set:
+            super().inc_value(key, count, start)
+            return
+        stats = StatsCollector.get_stats(self)
+        stats[key] = stats.get(key, 0) + count
+        notes = ledger.notes()
+        notes[key] = notes.get(key, 0) + count
+
+    def max_value(self, key: str, value: Any, spider: Any = _NOT_GIVEN) -> None:
+        """Raise, here and for the whole task."""
+        if spider is not _NOT_GIVEN:
+            _warn_of_spider("max_value")
+        if type(value) is int:
+            # Nearly always it is not more than before.
+            highest = min(self._ledger.raised.get(key, value - 1), StatsCollector.get_stats(self).get(key, value - 1))
+            if highest >= value and key not in self._ledger.set:
+                return
+        super().max_value(key, value)
+
+    def min_value(self, key: str, value: Any, spider: Any = _NOT_GIVEN) -> None:
+        """Lower, here and for the whole task."""
+        if spider is not _NOT_GIVEN:
+            _warn_of_spider("min_value")
+        super().min_value(key, value)
+
+    def set_value(self, key: str, value: Any, spider: Any = _NOT_GIVEN) -> None:
+        """Set, for this process."""
+        if spider is not _NOT_GIVEN:
+            _warn_of_spider("set_value")
+        super().set_value(key, value)
+
+    def set_stats(self, stats: dict[str, Any], spider: Any = _NOT_GIVEN) -> None:
+        """Set all of them, for this process."""
+        if spider is not _NOT_GIVEN:
+            _warn_of_spider("set_stats")
+        super().set_stats(stats)
+
+    def get_value(self, key: str, default: Any = None, spider: Any = _NOT_GIVEN) -> Any:
+        """As Scrapy's."""
+        if spider is not _NOT_GIVEN:
+            _warn_of_spider("get_value")
+        return super().get_value(key, default)
+
+    def get_stats(self, spider: Any = _NOT_GIVEN) -> dict[str, Any]:
+        """As Scrapy's."""
+        if spider is not _NOT_GIVEN:
+            _warn_of_spider("get_stats")
+        return super().get_stats()
+
+    def clear_stats(self, spider: Any = _NOT_GIVEN) -> None:
+        """As Scrapy's."""
+        if spider is not _NOT_GIVEN:
+            _warn_of_spider("clear_stats")
+        super().clear_stats()
+
+    def open_spider(self, spider: Any = _NOT_GIVEN) -> None:
+        """As Scrapy's."""
+        if spider is not _NOT_GIVEN:
+            _warn_of_spider("open_spider")
+        super().open_spider()
+
+    def close_spider(self, spider: Any = _NOT_GIVEN, reason: str | None = None) -> None:
+        """As Scrapy's."""
+        if spider is not _NOT_GIVEN:
+            _warn_of_spider("close_spider")
+        super().close_spider(reason=reason)
+
+
+def _warn_of_spider(method: str) -> None:
+    warnings.warn(
+        f"Passing a 'spider' argument to StatsCollector.{method}() is deprecated and the argument will be removed "
+        "in a future Scrapy version.",
+        ScrapyDeprecationWarning,
+        stacklevel=3,
+    )
 
 
 def shared(base: type) -> type:
@@ -170,8 +267,9 @@ def shared(base: type) -> type:
     What *base* makes of the calls is noted, not the calls: it may add stats of its own, rename some or leave them
     out. So we stand between it and Scrapy's collector; in front of it where it is not derived from that.
     """
-    bases: tuple[type, ...] = (base, NotedStats) if issubclass(base, StatsCollector) else (Noted, base)
+    noted = DirectStats if _WRAPS_METHODS and base in (StatsCollector, MemoryStatsCollector) else NotedStats
+    bases: tuple[type, ...] = (base, noted) if issubclass(base, StatsCollector) else (Noted, base)
     if base is StatsCollector:
-        bases = (NotedStats,)
+        bases = (noted,)
     named = {"__doc__": base.__doc__, "__module__": base.__module__, "__qualname__": base.__qualname__}
     return type(base.__name__, bases, named)
