@@ -17,7 +17,7 @@ from typing import Any, Final
 from vscrapy import keys
 from vscrapy.states import TaskState
 from vscrapy.store.base import Store, text, texts
-from vscrapy.store.frontier import Committed, Frontier, Joined, Lease, NewRequest, Result, StatsDelta, leave
+from vscrapy.store.frontier import Committed, Frontier, Joined, Lease, Limits, NewRequest, Result, StatsDelta, leave
 from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
@@ -89,9 +89,11 @@ class Process:
         """Take a place in the task."""
         return Workers(self.store).claim(self.taskid, self.name, self.worker)
 
-    def join(self, *, capacity: int = 16, is_lifo: bool = True, is_start_lifo: bool = True) -> Joined:
+    def join(
+        self, *, capacity: int = 16, is_lifo: bool = True, is_start_lifo: bool = True, limits: Limits | None = None
+    ) -> Joined:
         """Join the task."""
-        joined = self.frontier.join(capacity=capacity, is_lifo=is_lifo, is_start_lifo=is_start_lifo)
+        joined = self.frontier.join(capacity=capacity, is_lifo=is_lifo, is_start_lifo=is_start_lifo, limits=limits)
         assert joined is not None
         return joined
 

@@ -48,6 +48,47 @@ def test_little_is_parted_among_the_processes(store: Store, taskid: int) -> None
     assert len(first.lease_all()) == 24
 
 
+@pytest.mark.parametrize(
+    ("limits", "asked"),
+    [(Limits(8), {"a": 4}), (Limits(1), {}), (Limits(8, delay_ms=50), {}), (Limits(), {})],
+    ids=["parted", "one-at-a-time", "delay", "no-limit"],
+)
+def test_holder_makes_room_for_a_process_that_is_about_to_come(
+    store: Store, taskid: int, limits: Limits, asked: dict[str, int]
+) -> None:
+    """From its claim on, where there is a share for each; not where they would take turns."""
+    first = running(store, taskid, limits=limits)
+    first.feed(*(request(f"{n}") for n in range(20)))
+    first.commit(wanted=2)
+    assert Process(store, taskid).claim() == 2
+    assert {slot: share for slot, share in first.commit().shares.items() if share < limits.most} == asked
+
+
+def test_process_finds_its_share_when_the_others_have_made_room(store: Store, taskid: int) -> None:
+    """Its first question is answered with it."""
+    first = running(store, taskid, limits=Limits(8))
+    first.feed(*(request(f"{n}") for n in range(20)))
+    first.commit(wanted=2)
+    second = Process(store, taskid)
+    second.claim()
+    first.commit(shares=first.commit().shares)
+    second.join(limits=Limits(8))
+    found = second.commit(wanted=2)
+    assert (len(found.leases), dict(found.shares)) == (2, {"a": 4})
+
+
+def test_nobody_makes_room_for_a_process_that_left_before_it_came(store: Store, taskid: int) -> None:
+    """Its waiting ends with it."""
+    first = running(store, taskid, limits=Limits(8))
+    first.feed(*(request(f"{n}") for n in range(20)))
+    first.commit(wanted=2)
+    second = Process(store, taskid)
+    second.claim()
+    second.leave()
+    assert not first.commit().shares
+    assert not store.client.exists(keys.prefix(taskid) + "waiters:a", keys.prefix(taskid) + "contended")
+
+
 # --- order ----------------------------------------------------------------------------------------------------------
 
 

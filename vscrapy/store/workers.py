@@ -178,6 +178,7 @@ class Workers:
             process,
             worker,
             until_ms,
+            keys.prefix(taskid),
         )
 
     def claim_home(self, taskid: int, process: str, worker: str, *, until_ms: int = 0) -> int:
@@ -210,14 +211,16 @@ class Workers:
         names = [keys.task(taskid), keys.starved(taskid)]
         return bool(self._store.run("promise", names, [process, processes, PROTOCOL, life_ms]))
 
-    def _claim(self, script: str, names: list[str], taskid: int, process: str, worker: str, until_ms: int) -> int:
+    def _claim(
+        self, script: str, names: list[str], taskid: int, process: str, worker: str, until_ms: int, *more: str
+    ) -> int:
         pipeline = self._store.client.pipeline(transaction=True)
         pipeline.sadd(keys.worker_processes(worker), f"{taskid}:{process}")
         # Also where the worker has no entry any more, and no heartbeat will renew it.
         pipeline.expire(keys.worker_processes(worker), keys.WORKER_TTL_S)
         with translate(self._store.endpoint):
             pipeline.execute()
-        number = int(self._store.run(script, names, [process, worker, PROTOCOL, until_ms]))
+        number = int(self._store.run(script, names, [process, worker, PROTOCOL, until_ms, *more]))
         if number <= 0:
             self.release(taskid, process, worker)
         if number < 0:

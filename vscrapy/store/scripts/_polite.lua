@@ -220,6 +220,18 @@ local function take_share(limits, prefix, slot, process, now_ms, demand)
     return share
 end
 
+-- The process is about to come: let those who have all of a slot come down meanwhile. Not where shares are taken in
+-- turns, for a turn would pass unused.
+local function expect(limits, prefix, process, now_ms)
+    for _, slot in ipairs(redis.call('ZRANGE', prefix .. 'ready', 0, 199)) do
+        local most, delay_ms = limits_of(limits, prefix, slot)
+        local holders = redis.call('HLEN', prefix .. 'holders:' .. slot)
+        if delay_ms == 0 and holders > 0 and holders < most then
+            start_waiting(prefix, slot, process, now_ms)
+        end
+    end
+end
+
 -- The process may use less of a slot than it has leases of it: let it have what others have left since. Returns its
 -- share, if that has grown.
 local function grow_share(limits, prefix, slot, process, held, now_ms)

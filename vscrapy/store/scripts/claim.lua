@@ -8,8 +8,10 @@
 -- ARGV[2]  its worker's name
 -- ARGV[3]  protocol version that the worker speaks
 -- ARGV[4]  time after which it is too late (ms): the worker has given the place back, without an answer; 0: never
+-- ARGV[5]  the task's key prefix
 -- Returns the process's number in the task (1 for the first); 0: not needed, or too late; -1: another protocol version.
 -- include: need
+-- include: polite
 
 -- A repeated call, its reply was lost: the place is taken, whatever has become of the task since.
 local record = redis.call('HGET', KEYS[2], ARGV[1])
@@ -30,4 +32,5 @@ redis.call('HSET', KEYS[2], ARGV[1], cjson.encode({worker = ARGV[2], number = nu
     claimed_ms = now_ms}))
 redis.call('HINCRBY', KEYS[1], 'processes', 1)
 redis.call('HSET', KEYS[1], 'state', 'running', 'promised_until_ms', 0)
+expect(read_limits(KEYS[1]), ARGV[5], ARGV[1], now_ms)
 return number
