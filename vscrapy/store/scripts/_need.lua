@@ -2,10 +2,9 @@
 -- protocol.
 
 -- Do more bytes of items wait to be fetched than the task may keep? Then it gives no leases.
-local function are_items_many(task_key)
-    local sums = redis.call('HMGET', task_key, 'items_bytes', 'items_dropped_bytes', 'items_limit')
-    local limit = tonumber(sums[3]) or 0
-    return limit > 0 and (tonumber(sums[1]) or 0) - (tonumber(sums[2]) or 0) >= limit
+local function are_items_many(bytes, dropped_bytes, limit)
+    limit = tonumber(limit) or 0
+    return limit > 0 and (tonumber(bytes) or 0) - (tonumber(dropped_bytes) or 0) >= limit
 end
 
 -- A task needs its first process at once, and further ones while more requests wait than the present ones can take,
@@ -13,7 +12,8 @@ end
 -- was lost with the process that ran it.
 local function needs_process(task_key, starved_key, protocol)
     local task = redis.call('HMGET', task_key,
-        'state', 'processes', 'queued', 'capacity', 'max_processes', 'protocol', 'grow_after_ms', 'start')
+        'state', 'processes', 'queued', 'capacity', 'max_processes', 'protocol', 'grow_after_ms', 'start',
+        'items_bytes', 'items_dropped_bytes', 'items_limit')
     local processes, most = tonumber(task[2]), tonumber(task[5])
     if task[1] ~= 'queued' and task[1] ~= 'running' then
         return 0
@@ -28,7 +28,7 @@ local function needs_process(task_key, starved_key, protocol)
         return 1
     end
     if tonumber(task[3]) <= processes * tonumber(task[4]) or redis.call('EXISTS', starved_key) == 1
-        or are_items_many(task_key) then
+        or are_items_many(task[9], task[10], task[11]) then
         return 0
     end
     local time = redis.call('TIME')

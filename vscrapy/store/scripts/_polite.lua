@@ -12,10 +12,15 @@ local TURN_DELAYS, TURN_LEAST_MS = 8, 1000
 -- Who waits asks again all the time; who has not for so long (ms) does not wait any more.
 local STALE_MS = 3000
 
--- The task's limits: most concurrent downloads of a slot (0: not kept), delay (ms), are there special slots?
+-- The task's limits, of these fields of its record: most concurrent downloads of a slot (0: not kept), delay (ms), are
+-- there special slots?
+local function parse_limits(polite_most, polite_delay_ms, polite_special)
+    return {most = tonumber(polite_most) or 0, delay_ms = tonumber(polite_delay_ms) or 0,
+        special = polite_special == '1'}
+end
+
 local function read_limits(task_key)
-    local fields = redis.call('HMGET', task_key, 'polite_most', 'polite_delay_ms', 'polite_special')
-    return {most = tonumber(fields[1]) or 0, delay_ms = tonumber(fields[2]) or 0, special = fields[3] == '1'}
+    return parse_limits(unpack(redis.call('HMGET', task_key, 'polite_most', 'polite_delay_ms', 'polite_special')))
 end
 
 local function limits_of(limits, prefix, slot)

@@ -5,9 +5,9 @@
 -- A fingerprint's place among them is its first two bytes, in hexadecimal digits; the first sets go by the last three.
 local SEEN_MOST = 1600000
 
--- Do the first sets take no more?
-local function is_seen_full(task_key)
-    return (tonumber(redis.call('HGET', task_key, 'seen')) or 0) >= SEEN_MOST
+-- Do the first sets take no more, of a task that has seen so many?
+local function is_seen_full(n_seen)
+    return (tonumber(n_seen) or 0) >= SEEN_MOST
 end
 
 -- Was it seen?
@@ -25,13 +25,6 @@ local function see(prefix, is_full, place, member)
         and redis.call('SADD', prefix .. 'wide:' .. place, member) == 1
 end
 
--- So many more were seen.
-local function count_seen(task_key, n)
-    if n > 0 then
-        redis.call('HINCRBY', task_key, 'seen', n)
-    end
-end
-
 -- Forget all.
 local function forget_seen(task_key, prefix)
     local function forget(name, n_digits)
@@ -45,7 +38,7 @@ local function forget_seen(task_key, prefix)
         end
     end
     forget('seen:', 3)
-    if is_seen_full(task_key) then
+    if is_seen_full(redis.call('HGET', task_key, 'seen')) then
         forget('wide:', 4)
     end
     redis.call('HDEL', task_key, 'seen')

@@ -59,21 +59,20 @@
 -- include: seen
 
 -- 0: the crawl goes on; 1: it is held, for too many items wait to be fetched; 2: and this process is to say so.
-local function find_held_state(task_key, process)
-    if not are_items_many(task_key) then
+local function find_held_state(task_key, is_held, told_by, process)
+    if told_by and not is_held then
         redis.call('HDEL', task_key, 'held_told_by')
-        return 0
+    elseif is_held and not told_by then
+        redis.call('HSET', task_key, 'held_told_by', process)
     end
-    redis.call('HSETNX', task_key, 'held_told_by', process)
-    return redis.call('HGET', task_key, 'held_told_by') == process and 2 or 1
+    return not is_held and 0 or (told_by or process) == process and 2 or 1
 end
 
 -- Count one stat. A script is not rolled back, so no stat may end it: what cannot be counted is left as it was.
 local function count_stat(key, name, operation, number)
     if operation == '+' then
-        -- HINCRBY refuses where a float stands already, and beyond 64 bits.
-        if not string.find(number, '^-?%d+$')
-            or type(redis.pcall('HINCRBY', key, name, number)) ~= 'number' then
+        -- HINCRBY refuses floats, new or old, and what goes beyond 64 bits.
+        if type(redis.pcall('HINCRBY', key, name, number)) ~= 'number' then
             redis.pcall('HINCRBYFLOAT', key, name, number)
         end
         return
@@ -82,6 +81,27 @@ local function count_stat(key, name, operation, number)
     if new and new == new and (not old or (operation == 'max' and new > old) or (operation == 'min' and new < old)) then
         redis.call('HSET', key, name, number)
     end
+end
+
+-- End these leases of the process; those that it had, in order: what, id, held (slot LF queue LF payload).
+local function end_leases(key, ends)
+    local ended, is_ended = {}, {}
+    for from = 1, #ends, 1000 do
+        local ids = {}
+        for at = from, math.min(from + 999, #ends) do
+            ids[#ids + 1] = ends[at].id
+        end
+        for at, held in ipairs(redis.call('HMGET', key, unpack(ids))) do
+            local lease = ends[from + at - 1]
+            if held and not is_ended[lease.id] then
+                is_ended[lease.id] = true
+                lease.held = held
+                ended[#ended + 1] = lease
+            end
+        end
+        redis.call('HDEL', key, unpack(ids))
+    end
+    return ended
 end
 
 -- A request that stays on its process: seen only when it is done, so that a process that dies leaves no page out.
@@ -111,7 +131,13 @@ local function count_work(key, worker, counts)
 end
 
 local task_key, prefix, process = KEYS[1], ARGV[1], ARGV[2]
-local state = redis.call('HGET', task_key, 'state')
+-- All of the task's record that is asked for; numbers as text.
+local state, reason, stop_mode, start, idle_owner, crashes, before_queued, before_leased, before_seen, before_items_bytes,
+    items_dropped_bytes, items_limit, held_told_by, lifo, start_lifo, before_lease_seq, before_suspects, suspect_runner,
+    before_version, polite_most, polite_delay_ms, polite_special = unpack(redis.call('HMGET', task_key,
+    'state', 'reason', 'stop_mode', 'start', 'idle_owner', 'crashes', 'queued', 'leased', 'seen', 'items_bytes',
+    'items_dropped_bytes', 'items_limit', 'held_told_by', 'lifo', 'start_lifo', 'lease_seq', 'suspects', 'suspect_runner',
+    'fact_version', 'polite_most', 'polite_delay_ms', 'polite_special'))
 if not state then
     return {'gone'}
 end
@@ -128,12 +154,15 @@ end
 local time = redis.call('TIME')
 local now_ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
 local now = tonumber(now_ms)
-local limits, shares, needs = read_limits(task_key), {}, {}
+local limits, shares, needs = parse_limits(polite_most, polite_delay_ms, polite_special), {}, {}
+local queued, leased, version = tonumber(before_queued), tonumber(before_leased), tonumber(before_version) or 0
+local items_bytes = tonumber(before_items_bytes) or 0
 local duplicates, leases, status, is_counting, held_state = {}, {}, 'ok', false, 0
 
 if tonumber(ARGV[3]) <= record.seq then
     status = 'replayed'
-    held_state = find_held_state(task_key, process)
+    held_state = find_held_state(task_key, are_items_many(items_bytes, items_dropped_bytes, items_limit), held_told_by,
+        process)
     duplicates = record.duplicates or duplicates
     leases = redis.call('HGETALL', KEYS[3])
     local slots = redis.call('HKEYS', prefix .. 'needs:' .. process)
@@ -158,7 +187,7 @@ else
     for _ = 1, tonumber(ARGV[8]) do
         -- Of a fact whose name begins so, the first word stands, and whoever comes later is told of that.
         if string.sub(ARGV[at], 1, 6) ~= 'first:' or redis.call('HEXISTS', KEYS[7], ARGV[at]) == 0 then
-            local version = redis.call('HINCRBY', task_key, 'fact_version', 1)
+            version = redis.call('HINCRBY', task_key, 'fact_version', 1)
             redis.call('HSET', KEYS[7], ARGV[at], ARGV[at + 1])
             redis.call('ZADD', KEYS[8], version, ARGV[at])
         end
@@ -206,12 +235,14 @@ else
         trim_failures(KEYS[10], task_key, most)
     end
 
-    local groups, order, backs, index, queued, leased, acknowledged, items = {}, {}, {}, 0, 0, 0, 0, 0
+    local groups, order, backs, index, acknowledged, items = {}, {}, {}, 0, 0, 0
+    local ends, ended_of = {}, {}
     -- Of the slots in which leases end: how many the process has left.
     local held_of = {}
     -- What the scheduler counts: here, for a process that dies after this could not tell it any more.
     local enqueued, filtered = 0, 0
-    local is_full, n_seen = is_seen_full(task_key), 0
+    local is_full, n_seen = is_seen_full(before_seen), tonumber(before_seen) or 0
+    local n_suspects = tonumber(before_suspects) or 0
     local has_started, is_cleared = false, false
     local results = tonumber(ARGV[at])
     at = at + 1
@@ -220,8 +251,8 @@ else
             ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
         at = at + 5
         if batch ~= '' then
-            local sum = redis.call('HINCRBY', task_key, 'items_bytes', #batch)
-            redis.call('XADD', KEYS[4], '*', 'n', n_items, 'items', batch, 'sum', sum)
+            items_bytes = items_bytes + #batch
+            redis.call('XADD', KEYS[4], '*', 'n', n_items, 'items', batch, 'sum', string.format('%d', items_bytes))
             items = items + n_items
         end
         for _ = 1, n_requests do
@@ -256,39 +287,42 @@ else
             index = index + 1
         end
         if what == 'done' or what == 'back' then
-            local held = redis.call('HGET', KEYS[3], id)
-            if held then
-                redis.call('HDEL', KEYS[3], id)
-                local slot, queue, payload = parts(held)
-                leased = leased - 1
-                count_active(prefix, slot, -1)
-                held_of[slot] = count_held(limits, prefix, slot, process, -1, now)
-                local is_suspect = record.suspect == id
-                if is_suspect then
-                    record.suspect, is_cleared = nil, true
-                end
-                if what == 'done' then
-                    acknowledged = acknowledged + 1
-                    if is_suspect then
-                        clear(prefix, payload)
-                    end
-                elseif is_suspect then
-                    suspect(prefix, task_key, held)
-                    queued = queued + 1
-                else
-                    backs[#backs + 1] = {tonumber(id), slot, queue, payload}
-                    queued = queued + 1
-                end
-            end
+            ends[#ends + 1] = {what = what, id = id}
         elseif what == 'start' then
             redis.call('HINCRBY', task_key, 'start_done', id)
             has_started = true
         elseif what == 'started' then
             has_started = true
+            start = 'done'
             redis.call('HSET', task_key, 'start', 'done', 'start_owner', '')
         end
     end
-    count_seen(task_key, n_seen)
+    for _, lease in ipairs(end_leases(KEYS[3], ends)) do
+        local slot, queue, payload = parts(lease.held)
+        leased = leased - 1
+        ended_of[slot] = (ended_of[slot] or 0) + 1
+        local is_suspect = record.suspect == lease.id
+        if is_suspect then
+            record.suspect, is_cleared = nil, true
+        end
+        if lease.what == 'done' then
+            acknowledged = acknowledged + 1
+            if is_suspect then
+                clear(prefix, payload)
+            end
+        elseif is_suspect then
+            suspect(prefix, task_key, lease.held)
+            n_suspects = n_suspects + 1
+            queued = queued + 1
+        else
+            backs[#backs + 1] = {tonumber(lease.id), slot, queue, payload}
+            queued = queued + 1
+        end
+    end
+    for slot, n_ended in pairs(ended_of) do
+        count_active(prefix, slot, -n_ended)
+        held_of[slot] = count_held(limits, prefix, slot, process, -n_ended, now)
+    end
     for name, number in pairs({['scheduler/enqueued'] = enqueued, ['scheduler/enqueued/memory'] = enqueued,
         ['dupefilter/filtered'] = ARGV[7] == '1' and filtered or 0}) do
         if number > 0 then
@@ -323,15 +357,15 @@ else
     end
 
     local wanted = tonumber(ARGV[4])
-    held_state = find_held_state(task_key, process)
+    held_state = find_held_state(task_key, are_items_many(items_bytes, items_dropped_bytes, items_limit), held_told_by,
+        process)
     if state ~= 'running' or held_state > 0 then
         wanted = 0
     end
-    local flags = redis.call('HMGET', task_key, 'lifo', 'start_lifo', 'lease_seq', 'suspects', 'suspect_runner')
-    local lease_seq, n_suspects, granted = tonumber(flags[3]), tonumber(flags[4]) or 0, 0
+    local lease_seq, granted = tonumber(before_lease_seq), 0
     if record.suspect then
         wanted = 0
-    elseif n_suspects > 0 and wanted > 0 and is_runner(task_key, KEYS[2], process, flags[5]) then
+    elseif n_suspects > 0 and wanted > 0 and is_runner(task_key, KEYS[2], process, suspect_runner) then
         wanted = 0
         -- It gets one when it has nothing else in hand, and may use its slot.
         for _ = 1, redis.call('HLEN', KEYS[3]) == 0 and n_suspects or 0 do
@@ -356,18 +390,17 @@ else
             end
             redis.call('RPUSH', prefix .. 'suspects', held)
         end
-    elseif n_suspects == 0 and flags[5] == process then
+    elseif n_suspects == 0 and suspect_runner == process then
         redis.call('HDEL', task_key, 'suspect_runner')
     end
     -- Of little, each process gets its part, for who asks first cannot do it all the sooner: so nobody is without
     -- work while another has some in hand, at the begin of a crawl and at its end.
     local n_processes = wanted > 1 and redis.call('HLEN', KEYS[2]) or 1
     if n_processes > 1 then
-        local waiting = tonumber(redis.call('HGET', task_key, 'queued')) + queued
-        wanted = math.max(1, math.min(wanted, math.ceil(waiting / n_processes)))
+        wanted = math.max(1, math.min(wanted, math.ceil(queued / n_processes)))
     end
     -- The slots with the fewest leases first; those that this process has a share of.
-    local open, open_of, active = {}, {}, {}
+    local open, open_of, active, granted_of = {}, {}, {}, {}
     if wanted > 0 then
         local ready = redis.call('ZRANGE', prefix .. 'ready', 0, 199, 'WITHSCORES')
         for at = 1, #ready, 2 do
@@ -407,10 +440,7 @@ else
             end
             local queue = redis.call('ZRANGE', prefix .. 'queues:' .. slot, 0, 0)[1]
             local list = prefix .. 'queue:' .. slot .. ':' .. queue
-            local is_lifo = flags[1] == '1'
-            if string.sub(queue, -1) == 's' then
-                is_lifo = flags[2] == '1'
-            end
+            local is_lifo = (string.sub(queue, -1) == 's' and start_lifo or lifo) == '1'
             local payloads = redis.call(is_lifo and 'RPOP' or 'LPOP', list, math.min(take, wanted))
             local held = {}
             for _, payload in ipairs(payloads) do
@@ -427,6 +457,7 @@ else
             count_held(limits, prefix, slot, process, #payloads, now)
             wanted = wanted - #payloads
             granted = granted + #payloads
+            granted_of[slot] = true
             queued = queued - #payloads
             leased = leased + #payloads
             if redis.call('EXISTS', list) == 1 then
@@ -453,7 +484,7 @@ else
     end
     -- A share without a lease or a need is nobody's.
     for at = #shares - 1, 1, -2 do
-        if redis.call('HEXISTS', prefix .. 'held:' .. shares[at], process) == 0
+        if not granted_of[shares[at]] and redis.call('HEXISTS', prefix .. 'held:' .. shares[at], process) == 0
             and redis.call('HEXISTS', prefix .. 'needs:' .. process, shares[at]) == 0 then
             redis.call('HDEL', prefix .. 'holders:' .. shares[at], process)
             table.remove(shares, at + 1)
@@ -461,23 +492,36 @@ else
         end
     end
     -- A process that finds nothing although requests wait: the task shall not grow.
+    local is_starved = record.is_starved
     if granted > 0 then
-        redis.call('SREM', prefix .. 'starved', process)
+        is_starved = nil
     elseif wanted > 0 and redis.call('EXISTS', prefix .. 'ready') == 1 then
-        redis.call('SADD', prefix .. 'starved', process)
+        is_starved = true
+    end
+    if is_starved ~= record.is_starved then
+        record.is_starved = is_starved
+        redis.call(is_starved and 'SADD' or 'SREM', prefix .. 'starved', process)
+        redis.call('HSET', KEYS[2], process, cjson.encode(record))
     end
     for _, part in ipairs(asked_for(limits, prefix, process, now)) do
         shares[#shares + 1] = part
     end
-    redis.call('HSET', task_key, 'lease_seq', lease_seq)
-    if queued ~= 0 then
-        redis.call('HINCRBY', task_key, 'queued', queued)
+    local changes = {}
+    local function change(field, before, number)
+        local text = string.format('%d', number)
+        if text ~= (before or '0') then
+            changes[#changes + 1] = field
+            changes[#changes + 1] = text
+        end
     end
-    if leased ~= 0 then
-        redis.call('HINCRBY', task_key, 'leased', leased)
-    end
-    if acknowledged > 0 then
-        redis.call('HSET', task_key, 'crashes', 0)
+    change('queued', before_queued, queued)
+    change('leased', before_leased, leased)
+    change('lease_seq', before_lease_seq, lease_seq)
+    change('seen', before_seen, n_seen)
+    change('items_bytes', before_items_bytes, items_bytes)
+    change('crashes', crashes, acknowledged > 0 and 0 or crashes)
+    if #changes > 0 then
+        redis.call('HSET', task_key, unpack(changes))
     end
     count_work(KEYS[9], record.worker, {done = acknowledged, failed = failed, errors = n_errors,
         items = items})
@@ -485,11 +529,10 @@ end
 
 -- The end is counted: nothing waits, nothing is leased or stays on a process, start() is exhausted. One process is
 -- told.
-local task = redis.call('HMGET', task_key, 'queued', 'leased', 'start', 'idle_owner', 'reason', 'stop_mode')
 local is_idle = 0
-if tonumber(task[1]) == 0 and tonumber(task[2]) == 0 and task[3] == 'done' and state == 'running'
+if queued == 0 and leased == 0 and start == 'done' and state == 'running'
     and redis.call('EXISTS', prefix .. 'locals') == 0 then
-    local owner = task[4]
+    local owner = idle_owner
     if owner == '' or redis.call('HEXISTS', KEYS[2], owner) == 0 then
         redis.call('HSET', task_key, 'idle_owner', process)
         owner = process
@@ -497,11 +540,11 @@ if tonumber(task[1]) == 0 and tonumber(task[2]) == 0 and task[3] == 'done' and s
     if owner == process then
         is_idle = 1
     end
-elseif task[4] ~= '' then
+elseif idle_owner ~= '' then
     redis.call('HSET', task_key, 'idle_owner', '')
 end
 
-local version, facts = tonumber(redis.call('HGET', task_key, 'fact_version') or 0), {}
+local facts = {}
 if version > tonumber(ARGV[6]) then
     local ids = redis.call('ZRANGEBYSCORE', KEYS[8], '(' .. ARGV[6], '+inf')
     for _, id in ipairs(ids) do
@@ -509,7 +552,7 @@ if version > tonumber(ARGV[6]) then
         facts[#facts + 1] = redis.call('HGET', KEYS[7], id)
     end
 end
-return {status, state, task[5], task[6], tonumber(task[1]), tonumber(task[2]), is_idle, duplicates, leases,
-    version, facts, shares, redis.call('HGET', task_key, 'start') == 'lost' and 1 or 0,
+return {status, state, reason, stop_mode, queued, leased, is_idle, duplicates, leases,
+    version, facts, shares, start == 'lost' and 1 or 0,
     is_counting and redis.call('HGETALL', prefix .. 'closing') or {}, held_state,
     record.suspect or ''}
