@@ -29,7 +29,15 @@ from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
 
 from vscrapy.errors import NotVerified
-from vscrapy.internals import HANDLERS_LOGGER, EngineHooks, flush_feeds, start_itemproc, thread_caller
+from vscrapy.internals import (
+    HANDLERS_LOGGER,
+    EngineHooks,
+    flush_feeds,
+    item_receivers,
+    start_itemproc,
+    tell_of_item,
+    thread_caller,
+)
 from vscrapy.politeness import Channel, Politeness
 from vscrapy.stats import put_all, take_rates
 from vscrapy.store.entries import ItemsEntry
@@ -269,6 +277,7 @@ class Home:
         """Send waiting items through pipelines and exporters, in order, as many at a time as Scrapy would."""
         if self._is_starting:
             return  # an item that went through at once; the loop below goes on
+        assert self.crawler is not None
         self._is_starting = True
         try:
             while self._is_open and self._entries and self._n_running < self._most_running:
@@ -279,15 +288,16 @@ class Home:
                     logger.error("vscrapy: a batch of items was refused: %s", error)
                     self._count("vscrapy/items_refused")
                     items = []
+                receivers = item_receivers(self.crawler)
+                if receivers is not None:
+                    for item in items:
+                        tell_of_item(self.crawler, item, receivers)
+                    items = []
                 batch = _Batch(entry.cursor, len(items))
                 self._batches.append(batch)
                 self._n_running += len(items)
                 for item in items:
-                    under_way = start_itemproc(self.crawler, item)  # type: ignore[arg-type]
-                    if under_way is None:
-                        self._on_item_through(batch, None)
-                        continue
-                    done = deferred_from_coro(under_way)
+                    done = deferred_from_coro(start_itemproc(self.crawler, item))
                     done.addErrback(
                         lambda failure: logger.error("vscrapy: an item could not be taken", exc_info=failure.value)
                     )

@@ -494,21 +494,39 @@ def slot_key(crawler: Crawler, request: Request) -> str:
 _HEAR_AT_ONCE: Final = (FeedExporter.item_scraped, CloseSpider.item_scraped)
 
 
-def start_itemproc(crawler: Crawler, item: Any) -> Any:
+def item_receivers(crawler: Crawler) -> list[Callable[..., Any]] | None:
     """
-    Send an item through the pipelines; an awaitable that ends when it came out, or None: it is out already.
+    Who hears of items, where :func:`tell_of_item` does: there are no pipelines, and none but Scrapy's own extensions,
+    which never wait. None: an item takes :func:`start_itemproc`.
 
-    It is where there are no pipelines, and where none but Scrapy's own extensions hear of it, which never wait: for
-    each item, Scrapy's way makes a task of asyncio's, and one for each who hears. Those take ten times as long as
-    writing the item does.
+    Scrapy's way makes a task of asyncio's for each item, and one for each who hears, which takes ten times as long as
+    writing the item does; and to ask again and again who hears takes longer than that as well.
     """
-    scraper: Any = crawler.engine.scraper
-    pipelines = getattr(scraper, "itemproc", None)
-    if type(pipelines) is ItemPipelineManager and not pipelines.methods["process_item"]:
-        heard_by = list(liveReceivers(getAllReceivers(crawler, signals.item_scraped)))
-        if all(getattr(receiver, "__func__", None) in _HEAR_AT_ONCE for receiver in heard_by):
-            crawler.signals.send_catch_log(signals.item_scraped, item=item, response=None, spider=crawler.spider)
-            return None
+    engine: Any = crawler.engine
+    pipelines = getattr(engine.scraper, "itemproc", None)
+    if type(pipelines) is not ItemPipelineManager or pipelines.methods["process_item"]:
+        return None
+    heard_by = list(liveReceivers(getAllReceivers(crawler, signals.item_scraped)))
+    return heard_by if all(getattr(one, "__func__", None) in _HEAR_AT_ONCE for one in heard_by) else None
+
+
+def tell_of_item(crawler: Crawler, item: Any, receivers: Iterable[Callable[..., Any]]) -> None:
+    """Tell of an item that came out of the pipelines; what a receiver raises is logged as Scrapy does."""
+    for receiver in receivers:
+        try:
+            receiver(item=item, spider=crawler.spider)
+        except Exception:
+            logging.getLogger("scrapy.utils.signal").exception(
+                "Error caught on signal handler: %(receiver)s",
+                {"receiver": receiver},
+                extra={"spider": crawler.spider},
+            )
+
+
+def start_itemproc(crawler: Crawler, item: Any) -> Any:
+    """Send an item through the pipelines; an awaitable that ends when it came out."""
+    engine: Any = crawler.engine
+    scraper = engine.scraper
     if hasattr(scraper, "start_itemproc_async"):
         return scraper.start_itemproc_async(item, response=None)
     from scrapy.utils.defer import maybe_deferred_to_future
