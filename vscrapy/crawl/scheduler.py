@@ -107,6 +107,8 @@ class Scheduler(BaseScheduler):
         self._is_stopped_by_task = False
         self._is_local_told = False
         self._reads_start = False
+        #: Nothing can wait on Redis: this is the task's first process, and has put nothing there.
+        self._is_first = False
         self._opened: Deferred[None] | None = None
         self._closed: Deferred[None] | None = None
         self._start_gate: Deferred[None] | None = None
@@ -178,7 +180,9 @@ class Scheduler(BaseScheduler):
         self._put(back)
         self._politeness.end()
         self._closed = Deferred()
-        self._session.close(is_with_others=not self._is_leaving)
+        # What the only process that there ever was has counted is all of it.
+        is_all = self.place.is_alone and self.place.number == 1
+        self._session.close(is_with_others=not (self._is_leaving or is_all))
         return self._closed
 
     def has_pending_requests(self) -> bool:
@@ -271,6 +275,7 @@ class Scheduler(BaseScheduler):
             self._stats.shift(ahead_s)
         skip = joined.start_from
         self._reads_start = skip is not None
+        self._is_first = skip == 0 and self.place.number == 1
         self._is_paused = joined.state is TaskState.PAUSED
         self._close_spider.begin(joined.elapsed_s)
         self._spider_state.begin(joined.spider_state)
@@ -531,6 +536,7 @@ class Scheduler(BaseScheduler):
     def _put(self, results: Sequence[Result], sources: Sequence[Sequence[Source]] = ()) -> None:
         if not results:
             return
+        self._is_first = False
         self._n_open_results += len(results)
         for index, result in enumerate(results):
             if result.requests:
@@ -587,7 +593,7 @@ class Scheduler(BaseScheduler):
 
     def _ask(self) -> None:
         """Ask for leases when the buffer is half empty."""
-        if self._is_strict and not self._is_engine_waiting:
+        if self._is_first or (self._is_strict and not self._is_engine_waiting):
             return
         room = self._capacity - self._buffer.n_leases
         self._session.feed(is_fed=room * 2 < self._capacity and not self._is_strict)
@@ -703,7 +709,9 @@ class Scheduler(BaseScheduler):
         stats: dict[str, int | float] = {}
         for origin in origins:
             add_stats(stats, origin.take_stats(is_last=True))
-        self._put([replace(start, failures=failures, stats=stats)], [sources])
+        with self._session.together:
+            self._put([replace(start, failures=failures, stats=stats)], [sources])
+            self._ask()
 
     def _start_exhausted(self) -> None:
         self._reads_start = False

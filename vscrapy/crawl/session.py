@@ -96,6 +96,11 @@ class Outbox:
         has_stats = self.added or self.raised or self.lowered or self.stat_values
         return not (self.results or has_stats or self.facts or self.shares or self.is_urgent)
 
+    @property
+    def is_blank(self) -> bool:
+        """Would a commit of it say nothing at all?"""
+        return self.is_empty and not (self.needs or self.counts or self.restarted)
+
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
@@ -326,6 +331,8 @@ class Session:
             if reason is not None:
                 stop = partial(self._tasks.stop, self._taskid, if_idle=self._stops_if_idle)
                 self._insist(partial(stop, reason=reason, mode=StopMode.GRACEFUL))
+            if (reason is not None or is_last) and outbox.is_blank:
+                continue  # the spider closes, and there is nothing left to say
             self._number += 1
             self._sent = outbox
             reply: Committed = self._insist(partial(self._commit, outbox, wanted))
