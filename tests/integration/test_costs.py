@@ -138,19 +138,19 @@ def test_redis_is_asked_once_for_a_page_at_most(cost: Mapping[str, Any]) -> None
     assert cost["pages"] == N_PAGES
     looks = cost["seconds"] / LOOK_S
     assert cost["commits"] <= N_PAGES + looks + 20, "begin and end, and leases for an empty hand"
-    assert cost["scripts"] == {"commit": cost["commits"], "join": 1, "stop": 1, "closing": 1}
+    assert cost["scripts"] == {"commit": cost["commits"], "join": 1, "stop": 1}
 
 
 def test_each_commit_wakes_each_thread_once(cost: Mapping[str, Any]) -> None:
-    """The reactor with the reply; the session's thread with what there is to commit, or with nothing."""
+    """The reactor with the reply; the session's thread with what there is to commit, or nothing, and at the end."""
     commits = cost["commits"]
     assert cost["calls"] <= commits + 2, "joined and closed"
-    assert cost["waits"] == commits
+    assert cost["waits"] <= commits + 2, "the task is to end, and the spider closes"
 
 
 def test_server_does_little_for_a_page(cost: Mapping[str, Any]) -> None:
     """Commands, those of the scripts among them: a part for each commit, and a part for each page."""
-    assert cost["commands"] <= 36 * cost["commits"] + 10 * N_PAGES
+    assert cost["commands"] <= 32 * cost["commits"] + 7 * N_PAGES
 
 
 def test_little_travels_for_a_page(cost: Mapping[str, Any]) -> None:
