@@ -13,11 +13,11 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout, suppress
 from contextvars import ContextVar
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import scrapy
 import scrapy.cmdline
@@ -172,11 +172,11 @@ class EngineHooks:
         if hasattr(scraper, "_process_spidermw_output_async"):
             process_output_async = scraper._process_spidermw_output_async
 
-            def process_async(output: Any, response: Any) -> Awaitable[None]:
+            def process_async(output: Any, response: Any) -> Any:
                 # Once for each output: where the context is kept, there is nothing to do.
                 request = getattr(response, "request", None)
                 if request is None or request is ORIGIN.get() or not self._knows(request):
-                    return cast("Awaitable[None]", process_output_async(output, response))
+                    return process_output_async(output, response)
                 return process_under(output, response)
 
             async def process_under(output: Any, response: Any) -> None:
