@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Final, NoReturn
 
 from benchmarks import burst, chart, crowd, items, machine, memory, relay, rivals, speed, start
@@ -33,16 +33,6 @@ one of `scrapy crawl`, with which it is compared. Two Python loops that share no
 of one here right before this, and {after:.2f} times right after it."""
 
 
-@dataclass(slots=True)
-class Growth:
-    """What the chart shows, as far as it was measured."""
-
-    #: Of real crawls, by way, as :func:`speed.measure` gives them.
-    pairs: Mapping[str, Sequence[speed.Pair]] = field(default_factory=dict)
-    #: Crawl processes, pages a second; only where the simulated processes kept their rate.
-    simulated: list[tuple[float, float]] = field(default_factory=list)
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """How much is measured."""
@@ -50,7 +40,6 @@ class Options:
     pages: int
     runs: int
     round_trips_ms: tuple[int, ...]
-    growth: Growth
 
 
 def _speed(options: Options, directory: Path) -> str:
@@ -58,19 +47,13 @@ def _speed(options: Options, directory: Path) -> str:
     pairs = speed.measure(
         directory, pages=options.pages, runs=options.runs, round_trips_ms=list(options.round_trips_ms)
     )
-    options.growth.pairs = pairs
     scaling.append(machine.scaling())
     told = _SPEED.format(pages=options.pages, runs=options.runs, before=scaling[0], after=scaling[1])
     return f"{told}\n\n{speed.table(pairs)}\n\n![pages a second](growth.svg)"
 
 
 def _crowd(options: Options, directory: Path) -> str:
-    rows = crowd.measure()
-    for row in rows:
-        offered = row.plan.processes * row.plan.pages_a_s
-        if row.pages_a_s >= KEPT * offered:
-            options.growth.simulated.append((row.plan.processes, row.pages_a_s))
-    return f"One server, and simulated crawl processes (`benchmarks/crowd.py`).\n\n{crowd.table(rows)}"
+    return f"One server, and simulated crawl processes (`benchmarks/crowd.py`).\n\n{crowd.table(crowd.measure())}"
 
 
 def _burst(options: Options, directory: Path) -> str:
@@ -109,26 +92,41 @@ PARTS: Final[Mapping[str, tuple[str, Callable[[Options, Path], str]]]] = {
 }
 
 
-def draw(growth: Growth) -> None:
-    """Draw the chart."""
+def draw(results: str) -> None:
+    """Draw the chart, of the tables that there are in *results*; none without real crawls."""
+    sections = dict(_sections(results))
 
-    def pages_a_s(way: str) -> float:
-        return median(pair.own.pages_a_s for pair in growth.pairs[way])
+    def rows(part: str) -> list[list[str]]:
+        lines = [line for line in sections.get(PARTS[part][0], "").splitlines() if line.startswith("| ")]
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
-    by_processes, by_round_trip = [], []
-    for way in growth.pairs:
-        words = way.split()
-        processes, round_trip_ms = int(words[1]), float(words[-2])
+    by_processes, by_round_trip, of_rival = [], [], []
+    for way, pages_a_s, *_ in rows("speed"):
+        found = re.fullmatch(r"vscrapy, (\d+) crawl process(?:es)?, (\d+) ms", way)
+        if found is None:
+            continue
+        processes, round_trip_ms = map(int, found.groups())
         if round_trip_ms == 0:
-            by_processes.append((processes, pages_a_s(way)))
+            by_processes.append((processes, _number(pages_a_s)))
         if processes == 1:
-            by_round_trip.append((round_trip_ms, pages_a_s(way)))
-    chart.draw(
-        CHART,
-        by_processes=by_processes,
-        simulated=growth.simulated,
-        by_round_trip={"vscrapy, 1 crawl process": sorted(by_round_trip)},
-    )
+            by_round_trip.append((round_trip_ms, _number(pages_a_s)))
+    for way, pages_a_s, *_ in rows("rivals"):
+        found = re.fullmatch(r"scrapy-redis \S+, (\d+) ms", way)
+        if found is not None:
+            of_rival.append((int(found[1]), _number(pages_a_s)))
+    crowds = [list(map(_number, row[:3])) for row in rows("crowd") if row[0].isdigit()]
+    if by_processes:
+        chart.draw(
+            CHART,
+            by_processes=by_processes,
+            simulated=[(processes, done) for processes, offered, done in crowds if done >= KEPT * offered],
+            by_round_trip={"vscrapy, 1 crawl process": sorted(by_round_trip), "scrapy-redis": sorted(of_rival)},
+        )
+
+
+def _number(cell: str) -> float:
+    """The first number of a cell; behind it there may be the least and the greatest."""
+    return float(cell.split()[0].replace(",", ""))
 
 
 def write(output: Path, command: str, parts: Mapping[str, str]) -> None:
@@ -162,15 +160,13 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _end)
     command = f"make bench PAGES={options.pages} RUNS={options.runs}"
-    growth = Growth()
     for name in options.only:
         with tempfile.TemporaryDirectory(prefix="vscrapy-bench-") as directory:
-            wanted = Options(options.pages, options.runs, tuple(options.round_trips), growth)
+            wanted = Options(options.pages, options.runs, tuple(options.round_trips))
             text = PARTS[name][1](wanted, Path(directory))
         print(text, flush=True)
         write(options.output, command, {name: text})
-    if growth.pairs:
-        draw(growth)
+    draw(options.output.read_text())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import run
+from benchmarks import crowd, rivals, run, speed
+from benchmarks.rivals import Rival
 from benchmarks.speed import Pair
 from benchmarks.way import Sample
 
@@ -24,9 +25,10 @@ def test_parts_that_were_not_measured_anew_stay(tmp_path: Path) -> None:
     assert "| 61 bytes |" not in text
 
 
-def test_chart_shows_the_medians_of_the_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By processes where there is no round trip, by round trip where there is one process."""
+def test_chart_shows_what_the_tables_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By processes where there is no round trip, by round trip where there is one process; also of earlier runs."""
     monkeypatch.setattr(run, "CHART", tmp_path / "growth.svg")
+    results = tmp_path / "RESULTS.md"
     pages = {
         "vscrapy, 1 crawl process, 0 ms": [300, 200, 100],
         "vscrapy, 2 crawl processes, 0 ms": [400],
@@ -34,7 +36,16 @@ def test_chart_shows_the_medians_of_the_ways(tmp_path: Path, monkeypatch: pytest
         "vscrapy, 2 crawl processes, 5 ms": [390],
     }
     pairs = {way: [Pair(Sample(100, 1, 1), Sample(each, 1, 1)) for each in found] for way, found in pages.items()}
-    run.draw(run.Growth(pairs, [(1, 20.0), (50, 1000.0)]))
+    crowds = "| 1 | 20 | 20 | 1.0 |\n| 50 | 1000 | 1,000 | 1.0 |\n| 200 | 4000 | 3145 | 16.0 |"
+    run.draw("# Benchmarks\n")
+    assert not run.CHART.exists()
+    for name, text in {
+        "speed": speed.table(pairs),
+        "crowd": f"{crowd.HEAD}\n{crowds}",
+        "rivals": rivals.table([Rival(rivals.SCRAPY, 200.0), Rival("scrapy-redis 0.9.1, 5 ms", 50.0)]),
+    }.items():
+        run.write(results, "make bench", {name: text})
+    run.draw(results.read_text())
     titles = {found.text for found in ElementTree.parse(run.CHART).iter("{http://www.w3.org/2000/svg}title")}
     assert titles == {
         "real crawls, all on this machine: 1, 200 pages/s",
@@ -43,4 +54,5 @@ def test_chart_shows_the_medians_of_the_ways(tmp_path: Path, monkeypatch: pytest
         "simulated: Redis by itself: 50, 1000 pages/s",
         "vscrapy, 1 crawl process: 0, 200 pages/s",
         "vscrapy, 1 crawl process: 5, 150 pages/s",
+        "scrapy-redis: 5, 50 pages/s",
     }
