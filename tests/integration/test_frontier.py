@@ -34,6 +34,14 @@ def idle(store: Store, taskid: int) -> tuple[Process, Process]:
     return first, second
 
 
+def holding(store: Store, taskid: int, limits: Limits) -> Process:
+    """A process with leases of a slot in which more waits than it can take."""
+    process = running(store, taskid, limits=limits)
+    process.feed(*(request(f"{n}") for n in range(20)))
+    process.commit(wanted=2)
+    return process
+
+
 def test_little_is_parted_among_the_processes(store: Store, taskid: int) -> None:
     """Each gets its part of what waits, so that nobody is without work; where there is much, as much as it wants."""
     first = running(store, taskid)
@@ -57,18 +65,14 @@ def test_holder_makes_room_for_a_process_that_is_about_to_come(
     store: Store, taskid: int, limits: Limits, asked: dict[str, int]
 ) -> None:
     """From its claim on, where there is a share for each; not where they would take turns."""
-    first = running(store, taskid, limits=limits)
-    first.feed(*(request(f"{n}") for n in range(20)))
-    first.commit(wanted=2)
+    first = holding(store, taskid, limits)
     assert Process(store, taskid).claim() == 2
     assert {slot: share for slot, share in first.commit().shares.items() if share < limits.most} == asked
 
 
 def test_process_finds_its_share_when_the_others_have_made_room(store: Store, taskid: int) -> None:
     """Its first question is answered with it."""
-    first = running(store, taskid, limits=Limits(8))
-    first.feed(*(request(f"{n}") for n in range(20)))
-    first.commit(wanted=2)
+    first = holding(store, taskid, Limits(8))
     second = Process(store, taskid)
     second.claim()
     first.commit(shares=first.commit().shares)
@@ -79,9 +83,7 @@ def test_process_finds_its_share_when_the_others_have_made_room(store: Store, ta
 
 def test_nobody_makes_room_for_a_process_that_left_before_it_came(store: Store, taskid: int) -> None:
     """Its waiting ends with it."""
-    first = running(store, taskid, limits=Limits(8))
-    first.feed(*(request(f"{n}") for n in range(20)))
-    first.commit(wanted=2)
+    first = holding(store, taskid, Limits(8))
     second = Process(store, taskid)
     second.claim()
     second.leave()

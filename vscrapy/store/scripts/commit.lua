@@ -492,16 +492,10 @@ else
         end
     end
     -- A process that finds nothing although requests wait: the task shall not grow.
-    local is_starved = record.is_starved
     if granted > 0 then
-        is_starved = nil
+        redis.call('SREM', prefix .. 'starved', process)
     elseif wanted > 0 and redis.call('EXISTS', prefix .. 'ready') == 1 then
-        is_starved = true
-    end
-    if is_starved ~= record.is_starved then
-        record.is_starved = is_starved
-        redis.call(is_starved and 'SADD' or 'SREM', prefix .. 'starved', process)
-        redis.call('HSET', KEYS[2], process, cjson.encode(record))
+        redis.call('SADD', prefix .. 'starved', process)
     end
     for _, part in ipairs(asked_for(limits, prefix, process, now)) do
         shares[#shares + 1] = part
