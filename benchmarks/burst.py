@@ -67,7 +67,7 @@ class _Recording(Store):
             self._n_leases += 1
             url = b"%s\n0\nhttp://%s/%08d" % (HOST, HOST, self._n_leases)
             leases += [str(self._n_leases).encode(), url]
-        return [b"ok", b"running", b"", b"", 1, 1, 0, [], leases, 0, [], [], 0, [], 0, b""]
+        return [b"ok", b"running", b"", b"", 1, 1, 0, b"", leases, 0, [], [], 0, [], 0, b""]
 
 
 def measure_one(

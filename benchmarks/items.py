@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -213,14 +214,13 @@ def stand_in(endpoint: Endpoint, n_items: int) -> float:
             for number in range(n_items)
         ]
         batches = [pickled[at : at + BATCH] for at in range(0, len(pickled), BATCH)]
-        results = [Result("feed", items=encode_items(batch, key), n_items=len(batch)) for batch in batches]
-        process = Process(store, taskid)
+        process = Process(store, taskid, seal=partial(encode_items, key=key))
         if not process.claim():
             raise RuntimeError(f"task {taskid} takes no process")
         process.join()
         begin_s = time.monotonic()
-        for result in results:
-            process.commit(result)
+        for batch in batches:
+            process.commit(Result("feed", items=batch))
         process.commit(Result("started"))
         tasks.stop(taskid, reason=Reason.FINISHED, mode=StopMode.GRACEFUL)
         process.leave()

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import count
 from typing import Final
 
@@ -158,14 +158,14 @@ class SimulatedProcess:
         #: From when on pages are done that no commit has taken (monotonic seconds).
         self._since_s = time.monotonic()
         self._tally = tally
-        self._frontier = Frontier(store, taskid, name)
+        self._frontier = Frontier(store, taskid, name, seal=partial(encode_items, key=_KEY))
         self._number = 0
         self._buffer: deque[Lease] = deque()
         self._flight: deque[Lease] = deque()
         self._remembered: set[int] = set()
         self._shares: dict[str, int] = {}
         self._lowered: dict[str, int] = {}
-        self._items = encode_items([pickle_item({"url": "http://site0000.test/00000000", "title": "Page"})], _KEY)
+        self._item = pickle_item({"url": "http://site0000.test/00000000", "title": "Page"})
 
     def begin(self, limits: Limits) -> None:
         """
@@ -218,7 +218,7 @@ class SimulatedProcess:
         if len(sent) < N_LINKS:
             stats["dupefilter/filtered"] = N_LINKS - len(sent)
         requests = [self._pages.request(number) for number in sent]
-        return Result("done", lease.id, requests, self._items, 1, stats=stats)
+        return Result("done", lease.id, requests, [self._item], stats=stats)
 
     def _commit(self, *results: Result, wanted: int = 0) -> Committed:
         self._number += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
@@ -79,11 +79,12 @@ class Process:
     worker: str = "w1"
     name: str = field(default_factory=lambda: f"process-{next(_names)}")
     n_commits: int = 0
+    seal: Callable[[Sequence[bytes]], bytes] = b"".join
 
     @property
     def frontier(self) -> Frontier:
         """Its side of the frontier."""
-        return Frontier(self.store, self.taskid, self.name)
+        return Frontier(self.store, self.taskid, self.name, seal=self.seal)
 
     def claim(self) -> int:
         """Take a place in the task."""

@@ -64,7 +64,7 @@ def test_task_gives_no_lease_while_too_many_items_wait(store: Store) -> None:
     process = running(store, submit(store, items_limit=100))
     process.feed(request("a"), request("b"), request("c"))
     [first] = process.commit(wanted=1).leases
-    reply = process.commit(Result("done", first.id, items=b"x" * 100, n_items=1), wanted=1)
+    reply = process.commit(Result("done", first.id, items=[b"x" * 100]), wanted=1)
     assert (reply.is_held, reply.leases, reply.queued) == (True, [], 2)
     record = Tasks(store).record(process.taskid)
     assert (record.is_held, record.is_growing, record.items_bytes) == (True, False, 100)
@@ -82,13 +82,13 @@ def test_one_process_says_that_the_crawl_is_held(store: Store) -> None:
     one.feed(*(request(str(n)) for n in range(40)))
     other = running(store, one.taskid)
     [lease] = other.commit(wanted=1).leases
-    assert other.commit(Result("done", lease.id, items=b"x" * 100, n_items=1)).tells_held
+    assert other.commit(Result("done", lease.id, items=[b"x" * 100])).tells_held
     assert (one.commit().is_held, one.commit().tells_held, other.commit().tells_held) == (True, False, True)
     other.leave(how="crashed")
     assert not one.commit().tells_held
     Streams(store).fetched_items(one.taskid, newest(store, one.taskid), is_drop=True)
     [lease] = one.commit(wanted=1).leases
-    assert one.commit(Result("done", lease.id, items=b"x" * 100, n_items=1)).tells_held
+    assert one.commit(Result("done", lease.id, items=[b"x" * 100])).tells_held
 
 
 def test_held_crawl_goes_on_when_its_items_are_taken_and_has_each_once(
@@ -150,7 +150,7 @@ def test_clean_removes_what_has_ended_and_keeps_items_that_nobody_fetched(store:
     """By name, it goes whatever it has; what lives is not touched."""
     tasks = Tasks(store)
     empty, full, live = (running(store, submit(store)) for _ in range(3))
-    full.commit(Result("feed", items=b"batch", n_items=1))
+    full.commit(Result("feed", items=[b"batch"]))
     for process in (empty, full):
         end(store, process)
     assert tasks.clean(empty.taskid, is_forced=False) is Cleaned.REMOVED

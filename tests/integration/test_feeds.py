@@ -292,7 +292,7 @@ def test_feeds_on_an_ftp_server_are_stored_once(machine: Machine, tmp_path: Path
 def storing(store: Store) -> int:
     """A detached task that has been crawled, and has feeds."""
     process = running(store, submit(store, has_feeds=True))
-    process.commit(Result("started", items=b"items", n_items=1))
+    process.commit(Result("started", items=[b"items"]))
     Tasks(store).stop(process.taskid, reason="finished", mode=StopMode.GRACEFUL)
     assert process.leave() is TaskState.STORING
     return process.taskid

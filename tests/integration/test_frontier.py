@@ -277,7 +277,7 @@ def test_commit_that_is_repeated_is_done_once(store: Store, taskid: int) -> None
     """After a lost reply: nothing twice, and all leases of the process in the reply."""
     process = running(store, taskid)
     process.feed(request("1"), request("2"), wanted=1)
-    work = Result("feed", requests=[request("3")], items=b"items", n_items=1)
+    work = Result("feed", requests=[request("3")], items=[b"items"])
     process.commit(work, stats=StatsDelta({"n": 1}), wanted=1)
     reply = process.repeat(work, stats=StatsDelta({"n": 1}), wanted=1)
     counted, _ = Tasks(store).stats(taskid)

@@ -96,7 +96,7 @@ class Party:
             self.replies.append((found, words))
             return
         self.n_commits += 1
-        reply = Frontier(self.store, self.taskid, self.name).commit(
+        reply = Frontier(self.store, self.taskid, self.name, seal=b"".join).commit(
             self.n_commits, words.results, shares=words.shares, needs=words.needs, wanted=wanted
         )
         self.replies.append((reply, words))
@@ -173,7 +173,7 @@ class SharesMachine(RuleBasedStateMachine):
         self.store.client.hset(keys.task(self.taskid), "start", "lost")
         assert Workers(self.store).claim(self.taskid, party.name, "w") > 0
         limits = party.politeness.limits
-        Frontier(self.store, self.taskid, party.name).join(
+        Frontier(self.store, self.taskid, party.name, seal=b"".join).join(
             capacity=16, is_lifo=False, is_start_lifo=False, limits=limits
         )
         self.parties[number] = party

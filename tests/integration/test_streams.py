@@ -42,7 +42,7 @@ def item_feeder(store: Store) -> Process:
     """A crawl process that has given three batches of items."""
     process = running(store, submit(store))
     for n in (1, 2, 3):
-        process.commit(Result("feed", items=b"batch%d" % n, n_items=n))
+        process.commit(Result("feed", items=[b"batch%d" % n, *[b""] * (n - 1)]))
     return process
 
 
@@ -205,7 +205,7 @@ def test_one_entry_in_each_stream_is_read_as_one(store: Store, streams: Streams)
     process = running(store, submit(store))
     [joined], none = streams.read(process.taskid, Cursors(), with_items=True, block_ms=1)
     assert (joined.is_joined, joined.lines, none) == (True, (), [])
-    process.commit(Result("feed", items=b"batch", n_items=1))
+    process.commit(Result("feed", items=[b"batch"]))
     streams.append_log(process.taskid, lines("a"))
     logs, items = streams.read(process.taskid, Cursors(log=joined.cursor), with_items=True, block_ms=1)
     assert (len(logs), len(items)) == (1, 1)

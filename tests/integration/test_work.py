@@ -40,8 +40,8 @@ def test_work_is_counted_by_worker(store: Store, taskid: int) -> None:
     leases = first.commit(wanted=3).leases
     second.commit(wanted=2)
     first.commit(
-        Result("done", leases[0].id, items=b"i", n_items=2),
-        Result("part", leases[1].id, items=b"i", n_items=3),
+        Result("done", leases[0].id, items=[b"i"] * 2),
+        Result("part", leases[1].id, items=[b"i"] * 3),
         Result("back", leases[2].id),
         stats=StatsDelta(added={"log_count/ERROR": 2, "log_count/INFO": 9}),
     )
@@ -53,7 +53,7 @@ def test_work_is_counted_once_when_a_commit_is_repeated(store: Store, taskid: in
     process = running(store, taskid)
     process.feed(request("a"))
     [lease] = process.commit(wanted=1).leases
-    result, stats = Result("done", lease.id, items=b"i", n_items=1), StatsDelta(added={"log_count/ERROR": 1})
+    result, stats = Result("done", lease.id, items=[b"i"]), StatsDelta(added={"log_count/ERROR": 1})
     process.commit(result, stats=stats)
     assert process.repeat(result, stats=stats).is_replayed
     assert work(store, taskid) == [Work("w1", 1, 1, 0, 0, 1, 1)]
@@ -65,7 +65,7 @@ def test_work_of_a_worker_that_has_left_is_kept(store: Store, taskid: int) -> No
     first.feed(*(request(f"{n}") for n in range(40)))
     second = on_worker(store, taskid, "two")
     [lease, *_] = first.commit(wanted=2).leases
-    first.commit(Result("done", lease.id, items=b"i", n_items=1))
+    first.commit(Result("done", lease.id, items=[b"i"]))
     first.leave("crashed")
     assert work(store, taskid) == [Work("one", 0, 1, 0, 0, 0, 1), Work("two", 1, 0, 0, 0, 0, 0)]
     Tasks(store).stop(taskid, reason="shutdown", mode=StopMode.GRACEFUL)

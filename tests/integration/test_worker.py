@@ -60,7 +60,7 @@ def main(spec, channel_fd):
 
     def frontier():
         store = Store(Endpoint(spec["url"], spec["source"], ""), name="vscrapy-crawl")
-        return Frontier(store, spec["taskid"], spec["process"])
+        return Frontier(store, spec["taskid"], spec["process"], seal=b"".join)
 
     def lease_one():
         leases = frontier()

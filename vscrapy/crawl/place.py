@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from vscrapy.crawl.log import ORPHANED, Channel, ChannelHandler
 from vscrapy.store.frontier import Frontier
 from vscrapy.store.tasks import Tasks
+from vscrapy.wire import encode_items
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +59,7 @@ class Place:
         self.project = project
         self.channel = channel
         self.handler = ChannelHandler(channel)
-        self.frontier = Frontier(store, taskid, process)
+        self.frontier = Frontier(store, taskid, process, seal=partial(encode_items, key=key))
         self.tasks = Tasks(store)
         self._lock = threading.Lock()
         #: Why the process is to leave; None: it is not.

@@ -35,7 +35,7 @@ from vscrapy.internals import ORIGIN, EngineHooks, slot_key, thread_caller
 from vscrapy.politeness import Politeness, is_by_slot
 from vscrapy.states import Reason, TaskState
 from vscrapy.store.frontier import Committed, Joined, Lease, NewRequest, Result
-from vscrapy.wire import decode_request, encode_items, encode_request, pickle_item
+from vscrapy.wire import decode_request, encode_request, pickle_item
 
 if TYPE_CHECKING:
     from scrapy import Spider
@@ -143,6 +143,7 @@ class Scheduler(BaseScheduler):
             is_start_lifo=self._is_start_lifo,
             limits=self._politeness.limits,
             counts_filtered=self._seen.is_counted_on_redis,
+            gathers=not self._is_strict,
             callbacks=Callbacks(
                 self._on_joined, self._on_committed, self._politeness.answer, self._on_session_closed
             ),
@@ -383,7 +384,7 @@ class Scheduler(BaseScheduler):
             self._count("vscrapy/items_not_sent")
         else:
             if origin is None:
-                self._put([self._result("feed", "", [], [pickled])])
+                self._put([Result("feed", items=[pickled])])
             else:
                 origin.items.append(pickled)
                 self._flush_early(origin)
@@ -503,7 +504,7 @@ class Scheduler(BaseScheduler):
             self._start_outputs.settle()
             return
         what, id_ = ("done", root.lease.id) if root.lease is not None else ("feed", "")
-        result = self._result(what, id_, self._all_requests(root), root.items)
+        result = Result(what, id_, self._all_requests(root), [*root.items])
         stats = root.take_stats(is_last=True)
         self._put([replace(result, failures=list(root.failures.values()), stats=stats)], [self._all_sources(root)])
 
@@ -517,7 +518,7 @@ class Scheduler(BaseScheduler):
 
     def _part(self, root: Origin, requests: Sequence[NewRequest], items: Sequence[bytes] = ()) -> Result:
         what, id_ = ("part", root.lease.id) if root.lease is not None else ("feed", "")
-        return self._result(what, id_, requests, items)
+        return Result(what, id_, requests, items)
 
     def _commit_part(self, origin: Origin) -> None:
         if origin.size:
@@ -528,10 +529,6 @@ class Scheduler(BaseScheduler):
     def _flush_early(self, origin: Origin) -> None:
         if origin.size >= MOST_HELD and not origin.is_start:
             self._commit_part(origin)
-
-    def _result(self, what: str, id_: str, requests: Sequence[NewRequest], items: Sequence[bytes]) -> Result:
-        signed = encode_items(items, self.place.key) if items else b""
-        return Result(what, id_, requests, signed, len(items))
 
     def _put(self, results: Sequence[Result], sources: Sequence[Sequence[Source]] = ()) -> None:
         if not results:
@@ -592,11 +589,12 @@ class Scheduler(BaseScheduler):
         return self._stats.take()
 
     def _ask(self) -> None:
-        """Ask for leases when the buffer is half empty."""
+        """Ask for leases when the buffer is half empty: with the next results; at once, when it is nearly empty."""
         if self._is_first or (self._is_strict and not self._is_engine_waiting):
             return
-        room = self._capacity - self._buffer.n_leases
-        self._session.feed(is_fed=room * 2 < self._capacity and not self._is_strict)
+        n_left = self._buffer.n_leases
+        room = self._capacity - n_left
+        self._session.feed(room, is_fed=n_left * 4 >= self._capacity)
         if room * 2 >= self._capacity and not self._is_asking and not self._hooks.is_closing:
             self._is_asking = True
             self._session.want(room, is_strict=self._is_strict)
@@ -705,7 +703,7 @@ class Scheduler(BaseScheduler):
         sources = [source for origin in origins for source in self._all_sources(origin)]
         items = [item for origin in origins for item in origin.items]
         failures = [failure for origin in origins for failure in origin.failures.values()]
-        start = self._result("start", str(len(origins)), requests, items)
+        start = Result("start", str(len(origins)), requests, items)
         stats: dict[str, int | float] = {}
         for origin in origins:
             add_stats(stats, origin.take_stats(is_last=True))

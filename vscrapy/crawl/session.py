@@ -45,7 +45,9 @@ OTHERS_LOOK_S: Final = 0.2
 #: Results in one commit at most.
 BATCH: Final = 200
 #: Time in which results gather for a commit while there are leases enough (seconds): a commit costs Redis and this
-#: process as much as several pages do. The shorter one, while nothing waits on Redis that others could take.
+#: process as much as several pages do. In turn: more waits on Redis than all processes have in hand; something waits
+#: there; nothing does that others could take.
+GATHER_LONG_S: Final = 0.2
 GATHER_S: Final = 0.05
 GATHER_SHORT_S: Final = 0.02
 
@@ -121,6 +123,7 @@ class Session:
     One crawl process's conversation with the store.
 
     Args:
+        gathers: A commit may wait for more results, as long as nobody waits for it.
         call: Runs a function in the reactor's thread, from any thread.
         end_process: Ends the process, with an exit code; a crawl process can be given up at any moment.
     """
@@ -136,6 +139,7 @@ class Session:
         is_start_lifo: bool,
         limits: Limits,
         counts_filtered: bool,
+        gathers: bool,
         callbacks: Callbacks,
         call: Callable[..., Any],
         end_process: Callable[[int], NoReturn],
@@ -147,17 +151,20 @@ class Session:
             frontier.join, capacity=capacity, is_lifo=is_lifo, is_start_lifo=is_start_lifo, limits=limits
         )
         self._counts_filtered = counts_filtered
+        self._gathers = gathers
         self._callbacks = callbacks
         self._call = call
         self._end_process = end_process
         self._condition = threading.Condition()
         self._outbox = Outbox()
-        self._wanted = 0
-        #: There are leases enough: a commit may wait for more results.
+        self._wanted = self._room = 0
+        #: There are leases enough for now.
         self._is_fed = False
         self._is_gathering = False
         #: At the last reply, requests waited on Redis.
         self._has_more = False
+        #: How long a commit may wait for more results, by what waited (seconds).
+        self._gather_s = GATHER_SHORT_S
         #: So many results go into the next commit at most.
         self._cut = BATCH
         #: Leases are not asked for before this (monotonic seconds): the last reply had none.
@@ -266,8 +273,15 @@ class Session:
             self._outbox.is_urgent = True
             self._condition.notify()
 
-    def feed(self, *, is_fed: bool) -> None:
-        """Say whether there are leases enough, so that a commit may wait for more results."""
+    def feed(self, room: int, *, is_fed: bool) -> None:
+        """
+        Say how the crawl is off for leases.
+
+        Args:
+            room: What a commit that asks for leases asks for, when there is room for more by then.
+            is_fed: There are enough, so one that asks for more may wait.
+        """
+        self._room = room
         if is_fed is not self._is_fed:
             with self._condition:
                 self._is_fed = is_fed
@@ -345,6 +359,7 @@ class Session:
             self._held.difference_update(r.id for r in outbox.results if r.what in ("done", "back"))
             self._fact_version = reply.fact_version
             self._has_more = reply.queued > 0
+            self._gather_s = self._find_gather_s(reply)
             self._pace(reply, wanted)
             self._call(self._callbacks.on_committed, reply, outbox, wanted)
         self._call(self._callbacks.on_closed, self._all_stats())
@@ -397,17 +412,31 @@ class Session:
             self._outbox.results = outbox.results[cut:]  # facts go first, with the earlier results
             outbox.results = outbox.results[:cut]
             reason, self._stop_reason = self._stop_reason, None
-            wanted, self._wanted = self._wanted, 0
+            # Some may have begun since they were asked for.
+            wanted, self._wanted = max(self._wanted, self._room) if self._wanted else 0, 0
             return outbox, wanted, reason, self._is_closing and self._outbox.is_empty
 
+    def _find_gather_s(self, reply: Committed) -> float:
+        if reply.queued == 0:
+            return GATHER_SHORT_S
+        # Where it is counted for the whole task, the others wait for what this process has counted.
+        return GATHER_LONG_S if reply.queued >= reply.leased and not self._is_counting else GATHER_S
+
+    def _can_wait(self) -> bool:
+        """Does nobody wait for what is in the outbox?"""
+        if not self._gathers or self._is_closing or self._stop_reason or self._outbox.is_pressing:
+            return False
+        # Where leases are lacking, a wish for them does not wait; nor do results, which may bring requests.
+        return self._is_fed or (self._has_more and not self._wanted)
+
     def _gather(self) -> None:
-        """Wait for more results, as long as nobody waits for these."""
-        until_s = time.monotonic() + (GATHER_S if self._has_more else GATHER_SHORT_S)
+        """Wait for more results, as long as nobody waits for these; a wish for leases leaves together with some."""
+        until_s = time.monotonic() + self._gather_s
         self._is_gathering = True
         while (
-            self._is_fed
-            and not (self._wanted or self._is_closing or self._stop_reason or self._outbox.is_pressing)
-            and 0 < len(self._outbox.results) < BATCH
+            self._can_wait()
+            and (self._outbox.results or self._wanted)
+            and len(self._outbox.results) < BATCH
             and (pause_s := until_s - time.monotonic()) > 0
         ):
             self._condition.wait(pause_s)

@@ -6,8 +6,10 @@ A request is waiting, leased or done, exactly one of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
 from vscrapy import keys
@@ -26,6 +28,9 @@ STARVED_PAUSE_MS: Final = 30_000
 #: How often the feeds of a detached task are tried, and the wait after the first try (ms); it doubles with each.
 MOST_FEED_TRIES: Final = 5
 FEED_WAIT_MS: Final = 2000
+#: Items of one signed batch at most, and what they are pickled (bytes), unless one is larger by itself.
+BATCH_ITEMS: Final = 1000
+BATCH_BYTES: Final = 2**20
 #: What home is called where a crawl process has its name.
 HOME: Final = "home"
 
@@ -90,9 +95,8 @@ class Result:
     #: Lease id, or the count of start outputs.
     id: str = ""
     requests: Sequence[NewRequest] = ()
-    #: Signed batch of items, or nothing.
-    items: bytes = b""
-    n_items: int = 0
+    #: Pickled items.
+    items: Sequence[bytes] = ()
     failures: Sequence[NewFailure] = ()
     #: What was counted on behalf of it.
     stats: Mapping[str, int | float] = field(default_factory=dict)
@@ -215,12 +219,18 @@ def _leases(flat: list[bytes]) -> list[Lease]:
 
 
 class Frontier:
-    """One crawl process's side of its task's frontier."""
+    """
+    One crawl process's side of its task's frontier.
 
-    def __init__(self, store: Store, taskid: int, process: str) -> None:
+    Args:
+        seal: Makes a signed batch of pickled items.
+    """
+
+    def __init__(self, store: Store, taskid: int, process: str, *, seal: Callable[[Sequence[bytes]], bytes]) -> None:
         self._store = store
         self._taskid = taskid
         self._process = process
+        self._seal = seal
 
     def join(
         self, *, capacity: int, is_lifo: bool, is_start_lifo: bool, limits: Limits | None = None
@@ -317,9 +327,14 @@ class Frontier:
         args.extend((MOST_FAILURES, len(failures)))
         for failure in failures:
             args.extend((failure.lease, failure.signed, failure.payload))
+        batches = list(_batches(item for result in results for item in result.items))
+        args.append(len(batches))
+        for batch in batches:
+            args.extend((self._seal(batch), len(batch)))
+        args.extend(_request_args(request for result in results for request in result.requests))
         args.append(len(results))
         for result in results:
-            args.extend(_result_args(result))
+            args.extend((result.what, result.id))
         reply = self._store.run(
             "commit",
             [
@@ -344,7 +359,7 @@ class Frontier:
             queued=int(reply[4]),
             leased=int(reply[5]),
             is_idle=bool(reply[6]),
-            duplicates=[int(index) for index in reply[7]],
+            duplicates=[index for index, fate in enumerate(text(reply[7])) if fate == "1"],
             leases=_leases(reply[8]),
             fact_version=int(reply[9]),
             facts={text(id_): text(value) for id_, value in zip(reply[10][::2], reply[10][1::2], strict=True)},
@@ -396,11 +411,28 @@ def _shares(flat: Sequence[Any]) -> dict[str, int]:
     return {text(slot): int(share) for slot, share in zip(flat[::2], flat[1::2], strict=True)}
 
 
-def _result_args(result: Result) -> Iterable[Any]:
-    yield from (result.what, result.id, result.items, result.n_items, len(result.requests))
-    for request in result.requests:
-        place, member = request.seen if request.seen else ("", "")
-        yield from (request.slot, request.queue, place, member, request.payload)
+def _request_args(requests: Iterable[NewRequest]) -> Iterable[Any]:
+    """Their number of runs for the same slot and queue, and what is in these."""
+    runs = [(run, list(found)) for run, found in groupby(requests, attrgetter("slot", "queue"))]
+    yield len(runs)
+    for (slot, queue), found in runs:
+        yield from (slot, queue, len(found))
+        for request in found:
+            yield from (*(request.seen or ("", "")), request.payload)
+
+
+def _batches(items: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Items in batches of a bounded size, in their order."""
+    batch: list[bytes] = []
+    n_bytes = 0
+    for item in items:
+        if batch and (len(batch) == BATCH_ITEMS or n_bytes + len(item) > BATCH_BYTES):
+            yield batch
+            batch, n_bytes = [], 0
+        batch.append(item)
+        n_bytes += len(item)
+    if batch:
+        yield batch
 
 
 def leave(store: Store, taskid: int, process: str, *, how: str, failure: bytes = b"") -> TaskState | None:

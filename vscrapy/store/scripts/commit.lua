@@ -32,19 +32,19 @@
 --            lease id; '': it cannot be put back
 --            signed failure
 --            payload to put back, '': as leased
+-- next     number of batches of items; then for each: signed batch, number of items in it
+-- next     number of runs of requests for the same slot and queue; then for each: slot, queue, number of requests; then
+--            for each: place among the seen sets, seen member or '' (no filter), payload; an empty payload is a request
+--            that stays on its process: slot is then the name of its claim, queue 'claim' (it begins) or 'settled' (it
+--            is done)
 -- next     number of results; then for each:
 --            what: 'done' (acknowledge), 'part' (early flush), 'back' (not run, give back),
 --                  'start' (outputs of start()), 'started' (start() is exhausted), 'feed' (no parent)
 --            lease id, or the count of start outputs
---            signed batch of items, or ''
---            number of items in it
---            number of requests; then for each: slot, queue, place among the seen sets, seen member or '' (no
---            filter), payload; an empty payload is a request that stays on its process: slot is then the name of its
---            claim, queue 'claim' (it begins) or 'settled' (it is done)
 -- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases, version, facts,
 --          shares, is start() lost?, counts, held, suspect}
 --   status: 'ok'; 'replayed'; 'fenced'; 'gone'
---   duplicates: indexes (from 0, over all requests of the call) that were filtered
+--   duplicates: a digit for each request of the call, in order: 1, where it was filtered; '' where none was
 --   leases: id, slot LF queue LF payload, id, ...
 --   version, facts: what the whole task knows now, and what of it is new to the process: id, value, id, ...
 --   shares: concurrency that the process may use: of slots that it got leases of, or named with downloads and need not
@@ -121,6 +121,21 @@ local function settle_local(prefix, is_full, claim, place, member)
     return member ~= '' and see(prefix, is_full, place, member)
 end
 
+-- Put payloads with those for the same queue; order: all queues, as they were met.
+local function add_payloads(groups, order, slot, queue, payloads)
+    groups[slot] = groups[slot] or {}
+    local group = groups[slot][queue]
+    if not group then
+        group = {slot = slot, queue = queue, payloads = payloads}
+        groups[slot][queue] = group
+        order[#order + 1] = group
+        return
+    end
+    for _, payload in ipairs(payloads) do
+        group.payloads[#group.payloads + 1] = payload
+    end
+end
+
 -- A worker has done so much more.
 local function count_work(key, worker, counts)
     for what, n in pairs(counts) do
@@ -157,7 +172,7 @@ local now = tonumber(now_ms)
 local limits, shares, needs = parse_limits(polite_most, polite_delay_ms, polite_special), {}, {}
 local queued, leased, version = tonumber(before_queued), tonumber(before_leased), tonumber(before_version) or 0
 local items_bytes = tonumber(before_items_bytes) or 0
-local duplicates, leases, status, is_counting, held_state = {}, {}, 'ok', false, 0
+local duplicates, leases, status, is_counting, held_state = '', {}, 'ok', false, 0
 
 if tonumber(ARGV[3]) <= record.seq then
     status = 'replayed'
@@ -235,7 +250,19 @@ else
         trim_failures(KEYS[10], task_key, most)
     end
 
-    local groups, order, backs, index, acknowledged, items = {}, {}, {}, 0, 0, 0
+    local items = 0
+    local batches = tonumber(ARGV[at])
+    at = at + 1
+    for _ = 1, batches do
+        items_bytes = items_bytes + #ARGV[at]
+        redis.call('XADD', KEYS[4], '*', 'n', ARGV[at + 1], 'items', ARGV[at], 'sum', string.format('%d', items_bytes))
+        items = items + ARGV[at + 1]
+        at = at + 2
+    end
+
+    local groups, order, backs, acknowledged = {}, {}, {}, 0
+    -- For each request of the call, in order: '1': it is a duplicate.
+    local fates, has_duplicates = {}, false
     local ends, ended_of = {}, {}
     -- Of the slots in which leases end: how many the process has left.
     local held_of = {}
@@ -244,21 +271,14 @@ else
     local is_full, n_seen = is_seen_full(before_seen), tonumber(before_seen) or 0
     local n_suspects = tonumber(before_suspects) or 0
     local has_started, is_cleared = false, false
-    local results = tonumber(ARGV[at])
+    local runs = tonumber(ARGV[at])
     at = at + 1
-    for _ = 1, results do
-        local what, id, batch, n_items, n_requests =
-            ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
-        at = at + 5
-        if batch ~= '' then
-            items_bytes = items_bytes + #batch
-            redis.call('XADD', KEYS[4], '*', 'n', n_items, 'items', batch, 'sum', string.format('%d', items_bytes))
-            items = items + n_items
-        end
+    for _ = 1, runs do
+        local slot, queue, n_requests, payloads = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), {}
+        at = at + 3
         for _ = 1, n_requests do
-            local slot, queue, place, member, payload =
-                ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-            at = at + 5
+            local place, member, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+            at = at + 3
             local is_new = true
             if payload == '' then
                 if queue == 'settled' then
@@ -271,21 +291,24 @@ else
                 filtered = filtered + (is_new and 0 or 1)
                 n_seen = n_seen + (is_new and 1 or 0)
             end
+            fates[#fates + 1] = is_new and '0' or '1'
             if not is_new then
-                duplicates[#duplicates + 1] = index
+                has_duplicates = true
             elseif payload ~= '' then
-                enqueued = enqueued + 1
-                local name = slot .. '\n' .. queue
-                if not groups[name] then
-                    groups[name] = {slot, queue, {}}
-                    order[#order + 1] = name
-                end
-                local payloads = groups[name][3]
                 payloads[#payloads + 1] = payload
-                queued = queued + 1
             end
-            index = index + 1
         end
+        if #payloads > 0 then
+            enqueued = enqueued + #payloads
+            queued = queued + #payloads
+            add_payloads(groups, order, slot, queue, payloads)
+        end
+    end
+    local results = tonumber(ARGV[at])
+    at = at + 1
+    for _ = 1, results do
+        local what, id = ARGV[at], ARGV[at + 1]
+        at = at + 2
         if what == 'done' or what == 'back' then
             ends[#ends + 1] = {what = what, id = id}
         elseif what == 'start' then
@@ -298,7 +321,7 @@ else
         end
     end
     for _, lease in ipairs(end_leases(KEYS[3], ends)) do
-        local slot, queue, payload = parts(lease.held)
+        local slot = slot_of(lease.held)
         leased = leased - 1
         ended_of[slot] = (ended_of[slot] or 0) + 1
         local is_suspect = record.suspect == lease.id
@@ -308,6 +331,7 @@ else
         if lease.what == 'done' then
             acknowledged = acknowledged + 1
             if is_suspect then
+                local _, _, payload = parts(lease.held)
                 clear(prefix, payload)
             end
         elseif is_suspect then
@@ -315,6 +339,7 @@ else
             n_suspects = n_suspects + 1
             queued = queued + 1
         else
+            local _, queue, payload = parts(lease.held)
             backs[#backs + 1] = {tonumber(lease.id), slot, queue, payload}
             queued = queued + 1
         end
@@ -332,10 +357,11 @@ else
     -- What yield.lua asks: since when has the process brought its task on?
     local is_first = not record.done_ms and (acknowledged > 0 or has_started)
     record.done_ms = record.done_ms or (is_first and now or nil)
-    if #duplicates > 0 then
+    if has_duplicates then
+        duplicates = table.concat(fates)
         record.duplicates = duplicates
     end
-    if is_first or is_cleared or #duplicates > 0 then
+    if is_first or is_cleared or has_duplicates then
         redis.call('HSET', KEYS[2], process, cjson.encode(record))
     end
     -- The last leased first: so they come out in their old order.
@@ -343,9 +369,8 @@ else
     for _, back in ipairs(backs) do
         push(prefix, back[2], back[3], {back[4]}, true, is_queue_lifo(task_key, back[3]))
     end
-    for _, name in ipairs(order) do
-        local group = groups[name]
-        push(prefix, group[1], group[2], group[3], false)
+    for _, group in ipairs(order) do
+        push(prefix, group.slot, group.queue, group.payloads, false)
     end
 
     for _, need in ipairs(needs) do
@@ -442,13 +467,13 @@ else
             local list = prefix .. 'queue:' .. slot .. ':' .. queue
             local is_lifo = (string.sub(queue, -1) == 's' and start_lifo or lifo) == '1'
             local payloads = redis.call(is_lifo and 'RPOP' or 'LPOP', list, math.min(take, wanted))
-            local held = {}
+            local held, begin = {}, slot .. '\n' .. queue .. '\n'
             for _, payload in ipairs(payloads) do
                 lease_seq = lease_seq + 1
-                local value = slot .. '\n' .. queue .. '\n' .. payload
-                held[#held + 1] = lease_seq
+                local id, value = string.format('%d', lease_seq), begin .. payload
+                held[#held + 1] = id
                 held[#held + 1] = value
-                leases[#leases + 1] = tostring(lease_seq)
+                leases[#leases + 1] = id
                 leases[#leases + 1] = value
             end
             redis.call('HSET', KEYS[3], unpack(held))
