@@ -255,7 +255,6 @@ class SimulatedWorker:
     def __init__(self, store: Store, name: str, n_processes: int) -> None:
         self._workers = Workers(store)
         self._tasks = Tasks(store)
-        self._store = store
         self._name = name
         self._fields = {"slots": n_processes, "processes": n_processes, "refused": 0}
 
@@ -270,12 +269,10 @@ class SimulatedWorker:
 
     def look(self, here: frozenset[int]) -> None:
         """Ask what ``Agent._observe`` asks, with crawl processes of these tasks here."""
-        self._store.server_id()
-        live = self._tasks.live_ids()
+        _, live = self._tasks.registry()
         records = self._tasks.records(sorted({*live, *here}))
         watched = with_watched_sender(records.values(), here)
-        self._tasks.subscribers(watched, with_counted_followers(records.values(), here))
-        self._tasks.now_ms()
+        self._tasks.audience(watched, with_counted_followers(records.values(), here))
 
     def end(self) -> None:
         """Sign off."""

@@ -140,7 +140,7 @@ def test_feeds_of_a_detached_task_are_stored_once(machine: Machine, numbers: Pat
     (vault / "hold").touch()
     taskid = detach(machine, numbers, site)
     following = machine.start(["vscrapy", "-c", str(taskid)])
-    wait_for(lambda: machine.tasks.subscribers([], [taskid])[1][taskid] == 1, what="somebody follows")
+    wait_for(lambda: machine.tasks.audience([], [taskid]).followers[taskid] == 1, what="somebody follows")
     since_ms = machine.tasks.now_ms()
     wait_for(lambda: machine.tasks.now_ms() - since_ms > 2000, what="the worker knows that")
     (vault / "hold").unlink()

@@ -347,7 +347,7 @@ def test_crawl_is_not_slowed_when_the_terminal_is_slow(
     else:
         sender = machine.start(crawl, project)
         task = taskid(sender)
-        wait_for(lambda: machine.tasks.subscribers([task])[0][task] == 1, what="the sender is seen")
+        wait_for(lambda: machine.tasks.audience([task]).senders[task] == 1, what="the sender is seen")
         sender.signal(signal.SIGSTOP)
     since_s = time.monotonic()
     wait_for(lambda: machine.tasks.record(task).state is TaskState.FINISHED)

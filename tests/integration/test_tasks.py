@@ -227,7 +227,8 @@ def test_followers_are_counted_by_their_subscription(store: Store, tasks: Tasks)
     """One connection can follow several tasks."""
     subscription = Subscription(store, keys.followers(7), keys.followers(8))
     subscription.keep(wait_s=0.1)
-    assert tasks.subscribers([7], [7, 8, 9]) == ({7: 0}, {7: 1, 8: 1, 9: 0})
+    found = tasks.audience([7], [7, 8, 9])
+    assert (found.senders, found.followers) == ({7: 0}, {7: 1, 8: 1, 9: 0})
     subscription.close()
 
 
@@ -290,12 +291,17 @@ def test_sign_of_life_for_a_task_that_is_gone_makes_no_record(store: Store, task
 def test_sender_is_seen_as_long_as_it_is_subscribed(store: Store, tasks: Tasks) -> None:
     """The count goes up and down with the connection."""
     subscription = Subscription(store, keys.sender(7))
-    counts = [tasks.subscribers([7, 8])]
+    found = [tasks.audience([7, 8])]
     subscription.keep(wait_s=0.1)
-    counts.append(tasks.subscribers([7, 8], [7]))
+    found.append(tasks.audience([7, 8], [7]))
     subscription.close()
-    counts.append(tasks.subscribers([7, 8]))
-    assert counts == [({7: 0, 8: 0}, {}), ({7: 1, 8: 0}, {7: 0}), ({7: 0, 8: 0}, {})]
+    found.append(tasks.audience([7, 8]))
+    assert [(one.senders, one.followers) for one in found] == [
+        ({7: 0, 8: 0}, {}),
+        ({7: 1, 8: 0}, {7: 0}),
+        ({7: 0, 8: 0}, {}),
+    ]
+    assert [one.now_ms for one in found] == sorted(one.now_ms for one in found)
 
 
 @pytest.mark.parametrize("call", ["submit", "stop", "pause", "resume", "valve"])
@@ -322,7 +328,8 @@ def test_workers_of_an_empty_server_are_none(store: Store) -> None:
     """Lists of nothing are no error."""
     tasks = Tasks(store)
     found = (Workers(store).list(), tasks.live_ids(), tasks.finished_ids(5), tasks.records([]))
-    assert (*found, tasks.subscribers([])) == ([], [], [], {}, ({}, {}))
+    assert found == ([], [], [], {})
+    assert (tasks.registry()[1], tasks.audience([]).senders, tasks.audience([]).followers) == ([], {}, {})
 
 
 def test_task_that_only_another_protocol_can_read_is_not_forgotten(store: Store, tasks: Tasks) -> None:

@@ -148,7 +148,7 @@ def test_lines_flow_soon_after_somebody_follows_and_no_more_after_that(
     task = Task(cluster, loud, slow_site, "--detach")
     task.wait_for_pages(9)
     following = cluster.start(["vscrapy", "-c", str(task.taskid)])
-    wait_for(lambda: cluster.tasks.subscribers([], [task.taskid])[1][task.taskid] == 1, what="a follower")
+    wait_for(lambda: cluster.tasks.audience([], [task.taskid]).followers[task.taskid] == 1, what="a follower")
     since_s = time.monotonic()
     following.wait_for_output(r"^raw out \d+$")
     took_s = time.monotonic() - since_s

@@ -402,7 +402,7 @@ def test_task_goes_on_when_its_senders_connections_are_reset(lab: Lab) -> None:
         crawl = lab.crawl("main", "--redis", proxy.url).begin()
 
         def is_subscribed() -> bool:
-            return lab.machine.tasks.subscribers([crawl.taskid])[0][crawl.taskid] == 1
+            return lab.machine.tasks.audience([crawl.taskid]).senders[crawl.taskid] == 1
 
         for _ in range(3):
             wait_for(is_subscribed)

@@ -62,11 +62,6 @@ class Store:
         """
         check_server(self.client, self.endpoint)
 
-    def server_id(self) -> str:
-        """The identity of the server process: another one after a restart or a failover."""
-        with translate(self.endpoint):
-            return str(self.client.info("server")["run_id"])
-
     def client_names(self) -> set[str]:
         """The names of all clients that are connected now."""
         with translate(self.endpoint):

@@ -130,6 +130,18 @@ class Cleaned(StrEnum):
     HOME = "home"
 
 
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who is subscribed to the channels of some tasks."""
+
+    #: Redis's clock (ms since the epoch).
+    now_ms: int
+    #: Task -> connections of its sender.
+    senders: dict[int, int]
+    #: Task -> followers.
+    followers: dict[int, int]
+
+
 #: Time that a sender has after the end to say that it is through with items and files (ms).
 THROUGH_MS: Final = 600_000
 _STATS = ("response_received_count", "item_scraped_count", "log_count/ERROR")
@@ -137,6 +149,11 @@ _STATS = ("response_received_count", "item_scraped_count", "log_count/ERROR")
 
 def _ids(members: Iterable[bytes]) -> list[int]:
     return [int(member) for member in members if member.isdigit()]
+
+
+def _ms(time: tuple[int, int]) -> int:
+    seconds, microseconds = time
+    return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 def _readable(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> TaskRecord | None:
@@ -499,11 +516,18 @@ class Tasks:
             return None
         return TaskState(text(reply[0])), int(reply[1]), int(reply[2])
 
-    def subscribers(
-        self, senders: Iterable[int], followed: Iterable[int] = ()
-    ) -> tuple[dict[int, int], dict[int, int]]:
+    def registry(self) -> tuple[str, list[int]]:
+        """The identity of the server process, and the ids of the tasks that have not ended; in one round trip."""
+        pipeline = self._store.client.pipeline(transaction=False)
+        pipeline.info("server")
+        pipeline.zrange(keys.TASKS, 0, -1)
+        with translate(self._store.endpoint):
+            server, members = pipeline.execute()
+        return str(server["run_id"]), _ids(members)
+
+    def audience(self, senders: Iterable[int], followed: Iterable[int] = ()) -> Audience:
         """
-        Count who is subscribed, in one call.
+        Count who is subscribed, in one round trip.
 
         Args:
             senders: Tasks whose sender is looked for: 0 means that its connection is closed.
@@ -514,19 +538,22 @@ class Tasks:
             {keys.followers(taskid): taskid for taskid in followed},
         ]
         names = [name for group in channels for name in group]
+        pipeline = self._store.client.pipeline(transaction=False)
+        if names:
+            pipeline.pubsub_numsub(*names)
+        pipeline.time()
         with translate(self._store.endpoint):
-            replies = self._store.client.pubsub_numsub(*names) if names else []
-        counts = {text(name): int(count) for name, count in replies}
+            *numbers, time = pipeline.execute()
+        counts = {text(name): int(count) for found in numbers for name, count in found}
         sender_counts, follower_counts = (
             {taskid: counts[name] for name, taskid in group.items()} for group in channels
         )
-        return sender_counts, follower_counts
+        return Audience(_ms(time), sender_counts, follower_counts)
 
     def now_ms(self) -> int:
         """Redis's clock (ms since the epoch)."""
         with translate(self._store.endpoint):
-            seconds, microseconds = self._store.client.time()
-        return int(seconds) * 1000 + int(microseconds) // 1000
+            return _ms(self._store.client.time())
 
     def stats(self, taskid: int) -> tuple[dict[str, int | float], list[dict[str, Any]]]:
         """Read the counted stats, and for each crawl process those that it set."""

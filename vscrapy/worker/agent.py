@@ -362,12 +362,11 @@ class Agent(Service):
 
     def _observe(self, here: frozenset[int]) -> Look:
         """Ask Redis for all that a look shows; in a thread."""
-        server_id = self._store.server_id()
-        live = self._tasks.live_ids()
+        server_id, live = self._tasks.registry()
         records = self._tasks.records(sorted({*live, *here}))
         watched = with_watched_sender(records.values(), here)
-        subscribers, followers = self._tasks.subscribers(watched, with_counted_followers(records.values(), here))
-        return Look(self._tasks.now_ms(), server_id, tuple(live), records, subscribers, followers)
+        audience = self._tasks.audience(watched, with_counted_followers(records.values(), here))
+        return Look(audience.now_ms, server_id, tuple(live), records, audience.senders, audience.followers)
 
     async def _stop_lost(self, taskids: list[int]) -> None:
         for taskid in taskids:
