@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NoReturn
 
-from benchmarks import burst, chart, crowd, items, machine, memory, relay, rivals, speed, start
+from benchmarks import burst, chart, crowd, effort, items, machine, memory, relay, rivals, speed, start
 
 RESULTS: Final = Path(__file__).parent / "RESULTS.md"
 CHART: Final = Path(__file__).parent / "growth.svg"
@@ -31,6 +31,12 @@ lead to pages that are known; {pages} pages, 64 at once, {runs} rounds. Round tr
 which is on the same cores as all else; 0 ms: no proxy. Pages a second while the spider is open. Each crawl follows
 one of `scrapy crawl`, with which it is compared. Two Python loops that share nothing did {before:.2f} times the work
 of one here right before this, and {after:.2f} times right after it."""
+
+_EFFORT: Final = """\
+The same load, but a fixed loop runs in the callback of each page. CPU time of the crawling processes, of all their
+threads, while the spider is open, without the loop and in units of it: on a machine that shares its host, pages a
+second tell as much of the host. The server's main thread from the command's begin to its end, with all that it does
+for an idle worker (`benchmarks/effort.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,10 @@ def _speed(options: Options, directory: Path) -> str:
     scaling.append(machine.scaling())
     told = _SPEED.format(pages=options.pages, runs=options.runs, before=scaling[0], after=scaling[1])
     return f"{told}\n\n{speed.table(pairs)}\n\n![pages a second](growth.svg)"
+
+
+def _effort(options: Options, directory: Path) -> str:
+    return f"{_EFFORT}\n\n{effort.table(effort.measure(directory, pages=options.pages, runs=options.runs))}"
 
 
 def _crowd(options: Options, directory: Path) -> str:
@@ -82,6 +92,7 @@ def _rivals(options: Options, directory: Path) -> str:
 
 PARTS: Final[Mapping[str, tuple[str, Callable[[Options, Path], str]]]] = {
     "speed": ("Pages a second", _speed),
+    "effort": ("CPU time a page", _effort),
     "rivals": ("scrapy-redis", _rivals),
     "start": ("Starts", _start),
     "burst": ("The server's work for a page", _burst),

@@ -38,7 +38,9 @@ class Sample:
         return self.pages / self.wall_s
 
 
-def crawl(command: Sequence[str], project: Path, *, pages: int, env: dict[str, str], items: Path) -> Sample:
+def crawl(
+    command: Sequence[str], project: Path, *, pages: int, env: dict[str, str], items: Path, spider: str = "pages"
+) -> Sample:
     """
     Crawl, and see that it is whole.
 
@@ -50,7 +52,7 @@ def crawl(command: Sequence[str], project: Path, *, pages: int, env: dict[str, s
         RuntimeError: The crawl failed, or did not give each page once.
     """
     program, *options = command
-    args = [str(Path(sys.executable).parent / program), "crawl", "pages", *options]
+    args = [str(Path(sys.executable).parent / program), "crawl", spider, *options]
     args += ["-s", f"PAGES={pages}", "-O", f"{items}:jsonlines"]
     log = log_of(items)
     log.unlink(missing_ok=True)
