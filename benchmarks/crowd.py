@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import machine
 from benchmarks.simulated import Clockwork, Pages, SimulatedProcess, SimulatedWorker, Tally, main_thread_s, schedule
+from vscrapy.crawl.session import GATHER_LONG_S
 from vscrapy.states import StopMode
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import Limits
@@ -42,6 +43,8 @@ CROWDS: Final = (1, 10, 50, 100, 200)
 PER_WORKER: Final = 2
 #: Pages a second that each crawl process offers.
 PAGES_A_S: Final = 20.0
+#: Pages that are done by then in the time that results gather for a commit, while much waits.
+PAGES_A_COMMIT: Final = round(PAGES_A_S * GATHER_LONG_S)
 #: Time from the crowd's begin to that of the measurement (seconds).
 WARM_S: Final = 2.0
 #: Time for a crowd to be ready, and to end (seconds).
@@ -66,7 +69,7 @@ class Plan:
     processes: int
     #: Pages a second that each offers, and how many are done from one commit to the next if nobody is late.
     pages_a_s: float = PAGES_A_S
-    pages_a_commit: int = 1
+    pages_a_commit: int = PAGES_A_COMMIT
     pages: Pages = Pages(known=20_000)  # noqa: RUF009 - it is frozen
     #: What a site may see.
     limits: Limits = Limits()  # noqa: RUF009 - it is frozen
@@ -383,7 +386,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="*", default=CROWDS, metavar="N")
     parser.add_argument("--seconds", type=float, default=10.0, help="time that each crowd is measured for")
     parser.add_argument("--pages-a-second", type=float, default=PAGES_A_S, help="that each crawl process offers")
-    parser.add_argument("--pages-a-commit", type=int, default=1)
+    parser.add_argument("--pages-a-commit", type=int, default=PAGES_A_COMMIT)
     parser.add_argument("--known", type=int, default=20_000, help="pages that wait from the beginning")
     parser.add_argument("--remembered", type=float, default=0.0, help="part of them that each process remembers")
     parser.add_argument("--sites", type=int, default=1, help="downloader slots")

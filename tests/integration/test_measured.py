@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import items, memory, relay, rivals, start
+from benchmarks import effort, items, memory, relay, rivals, start
 from benchmarks.lines import listen
 
 
@@ -78,6 +78,16 @@ def test_items_are_counted(tmp_path: Path) -> None:
     found = items.measure(tmp_path, pages=3, items=200, runs=1)
     assert len({rate.way for rate in found}) == 5
     assert all(rate.n_items == 600 and rate.seconds > 0 for rate in found)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_cpu_time_is_told_in_loops(tmp_path: Path) -> None:
+    """All crawl processes tell of their pages; what is short of one raises."""
+    found = effort.measure(tmp_path, pages=100, runs=1, cases=[(1, 0), (2, 5)])
+    assert [own.way for _, own in found] == ["vscrapy, 1 crawl process, 0 ms", "vscrapy, 2 crawl processes, 5 ms"]
+    assert all(scrapy.loops > 0 and own.loops > 0 for scrapy, own in found)
+    assert [own.server_us is not None and own.server_us > 0 for _, own in found] == [True, True]
 
 
 @pytest.mark.long
