@@ -70,41 +70,80 @@ class _Recording(Store):
         return [b"ok", b"running", b"", b"", 1, 1, 0, b"", leases, 0, [], [], 0, [], 0, b""]
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Commits that are sent at once."""
+
+    pages: int
+    commits: int
+    #: Requests.
+    links: int
+
+
+class Recorded:
+    """A crawl process on a server that has no tasks yet; its commits are made first, and then sent at once."""
+
+    def __init__(self, endpoint: Endpoint, remembered: float, limits: Limits | None = None) -> None:
+        self.store, self._tally = _Recording(endpoint, name="vscrapy-burst"), Tally()
+        self._tasks = Tasks(self.store)
+        self._taskid = self._tasks.new_id()
+        self._tasks.submit(self._taskid, b"job", spider="burst", options=TaskOptions(log_keep=1000))
+        pages = Pages(20_000, remembered=remembered)
+        self._process = SimulatedProcess(
+            self.store, self._taskid, "burst", "burst.1", pages, pages_a_s=1.0, tally=self._tally
+        )
+        self._process.begin(limits or Limits())
+        self._process.feed()
+        self._connection = self.store.client.connection_pool.make_connection()
+        self._connection.connect()
+        self.store.begin()
+
+    def __enter__(self) -> Recorded:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.disconnect()
+        self._tasks.stop(self._taskid, reason="finished", mode=StopMode.FORCED)
+        self.store.close()
+
+    def make(self, pages_a_commit: int, pages: int) -> Made:
+        """Make commits with so many pages, or some more; :meth:`send` sends them."""
+        n_pages, n_links = self._tally.pages, self._tally.sent
+        while self._tally.pages < n_pages + pages:
+            self._process.step(n_done=pages_a_commit)
+            self._process.forget()
+        packed = [part for command in self.store.kept for part in self._connection.pack_command(*command)]
+        self._packed, self._n_commits = b"".join(packed), len(self.store.kept)
+        self.store.kept.clear()
+        return Made(self._tally.pages - n_pages, self._n_commits, self._tally.sent - n_links)
+
+    def send(self) -> None:
+        """
+        Send what was made.
+
+        Raises:
+            RuntimeError: A commit was not taken.
+        """
+        self._connection.send_packed_command([self._packed])
+        for _ in range(self._n_commits):
+            reply = self._connection.read_response()
+            if reply[0] != b"ok":
+                raise RuntimeError(f"a commit was not taken: {reply}")
+
+
 def measure_one(
     endpoint: Endpoint, pages_a_commit: int, remembered: float, *, bursts: int, limits: Limits | None = None
 ) -> Burst:
     """Send so many bursts to a server that has no tasks yet."""
-    store, tally = _Recording(endpoint, name="vscrapy-burst"), Tally()
-    tasks = Tasks(store)
-    taskid = tasks.new_id()
-    tasks.submit(taskid, b"job", spider="burst", options=TaskOptions(log_keep=1000))
-    pages = Pages(20_000, remembered=remembered)
-    process = SimulatedProcess(store, taskid, "burst", "burst.1", pages, pages_a_s=1.0, tally=tally)
-    process.begin(limits or Limits())
-    process.feed()
-    sent_before = tally.sent
-    connection = store.client.connection_pool.make_connection()
-    connection.connect()
-    store.begin()
-    found = []
-    for _ in range(bursts + 1):
-        n_before = tally.pages
-        while tally.pages < n_before + BURST:
-            process.step(n_done=pages_a_commit)
-            process.forget()
-        packed = [part for command in store.kept for part in connection.pack_command(*command)]
-        before_s = main_thread_s(store)
-        connection.send_packed_command([b"".join(packed)])
-        for _ in store.kept:
-            reply = connection.read_response()
-            if reply[0] != b"ok":
-                raise RuntimeError(f"a commit was not taken: {reply}")
-        found.append((main_thread_s(store) - before_s) / (tally.pages - n_before) * 1e6)
-        store.kept.clear()
-    connection.disconnect()
-    tasks.stop(taskid, reason="finished", mode=StopMode.FORCED)
-    store.close()
-    return Burst(pages_a_commit, (tally.sent - sent_before) / tally.pages, tuple(found[1:]))
+    found, n_links, n_pages = [], 0, 0
+    with Recorded(endpoint, remembered, limits) as commits:
+        for _ in range(bursts + 1):
+            made = commits.make(pages_a_commit, BURST)
+            before_s = main_thread_s(commits.store)
+            commits.send()
+            found.append((main_thread_s(commits.store) - before_s) / made.pages * 1e6)
+            n_links, n_pages = n_links + made.links, n_pages + made.pages
+    return Burst(pages_a_commit, n_links / n_pages, tuple(found[1:]))
 
 
 def measure(cases: Sequence[tuple[int, float]] = CASES, *, bursts: int = 20) -> list[Burst]:

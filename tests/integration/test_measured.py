@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import effort, items, memory, relay, rivals, start
+from benchmarks import effort, instructions, items, memory, relay, rivals, start
 from benchmarks.lines import listen
 
 
@@ -88,6 +89,15 @@ def test_cpu_time_is_told_in_loops(tmp_path: Path) -> None:
     assert [own.way for _, own in found] == ["vscrapy, 1 crawl process, 0 ms", "vscrapy, 2 crawl processes, 5 ms"]
     assert all(scrapy.loops > 0 and own.loops > 0 for scrapy, own in found)
     assert [own.server_us is not None and own.server_us > 0 for _, own in found] == [True, True]
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind counts the instructions")
+def test_instructions_are_counted() -> None:
+    """A page in a larger commit takes fewer, and the same commits take nearly as many again."""
+    one, again, four = (instructions.measure_one(pages, 1.0, pages=40) for pages in (1, 1, 4))
+    assert one.a_page == one.a_commit == pytest.approx(again.a_page, rel=0.1)
+    assert four.a_page < one.a_page < four.a_commit
 
 
 @pytest.mark.long
