@@ -18,13 +18,14 @@ from vscrapy.store.tasks import Tasks
 
 #: Time in which the session's thread gets round to something (seconds).
 SOON_S = 20.0
+CAPACITY = 16
 #: Requests that wait on Redis at the begin of each test.
-WAITING = 50
+WAITING = 60
 
 
 @dataclass
 class Told:
-    """A session of a process that has two leases, and what it has said."""
+    """A session of a process that has leases, and what it has said."""
 
     session: Session
     leases: list[Lease]
@@ -80,7 +81,7 @@ def talk(store: Store, *, gathers: bool) -> Told:
         process.frontier,
         Tasks(store),
         process.taskid,
-        capacity=16,
+        capacity=CAPACITY,
         is_lifo=True,
         is_start_lifo=True,
         limits=Limits(),
@@ -94,8 +95,8 @@ def talk(store: Store, *, gathers: bool) -> Told:
     session.start()
     found.until(lambda: found.is_joined)
     session.put([Result("feed", requests=[request(f"{n}") for n in range(WAITING)])], StatsDelta(), "")
-    session.want(2)
-    found.until(lambda: len(found.leases) == 2)
+    session.want(CAPACITY)
+    found.until(lambda: len(found.leases) == CAPACITY)
     return found
 
 
@@ -106,7 +107,7 @@ def told(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
         monkeypatch.setattr(session_module, name, 3600.0)
     found = talk(store, gathers=True)
     found.commits.clear()
-    found.session.feed(0, is_fed=True)
+    found.session.feed(CAPACITY)
     yield found
     found.session.close(is_with_others=False)
     found.until(lambda: found.is_closed)
@@ -116,16 +117,16 @@ def test_results_leave_together_with_a_wish_for_leases(told: Told) -> None:
     """A wish waits as well, until leases are short; then it asks for as many as there is room for by then."""
     told.put(0)
     told.session.want(3)
-    told.session.feed(7, is_fed=True)
+    told.session.feed(CAPACITY - 9)
     told.put(1)
-    told.session.feed(9, is_fed=False)
-    told.until(lambda: len(told.leases) == 2 + 9)
-    assert (told.results, [wanted for *_, wanted in told.commits if wanted]) == ([2], [9])
+    told.session.feed(CAPACITY - 13)
+    told.until(lambda: len(told.leases) == CAPACITY + 13)
+    assert (told.results, [wanted for *_, wanted in told.commits if wanted]) == ([2], [13])
 
 
 def test_results_do_not_hurry_while_nothing_is_wished_for(told: Told) -> None:
-    """Leases are short, but enough are on their way, and requests wait on Redis: nothing depends on these results."""
-    told.session.feed(0, is_fed=False)
+    """Leases are short, but plenty of requests waits on Redis: nothing depends on these results."""
+    told.session.feed(0)
     told.put(0)
     told.put(1)
     told.session.look()
@@ -156,8 +157,8 @@ def test_commit_does_not_wait_when_somebody_waits_for_it(told: Told, press: Call
 
 def test_results_that_may_bring_requests_do_not_wait_where_nothing_else_does(told: Told) -> None:
     """Nothing waits on Redis any more, and leases are short."""
-    told.session.want(WAITING - 2)
-    told.session.feed(0, is_fed=False)
+    told.session.want(WAITING - CAPACITY)
+    told.session.feed(0)
     told.until(lambda: len(told.leases) == WAITING)
     assert told.commits[-1][0].queued == 0
     told.put(0)
@@ -170,8 +171,17 @@ def test_nothing_waits_where_the_order_counts(store: Store, monkeypatch: pytest.
         monkeypatch.setattr(session_module, name, 3600.0)
     told = talk(store, gathers=False)
     told.commits.clear()
-    told.session.feed(0, is_fed=True)
+    told.session.feed(CAPACITY)
     told.put(0)
     told.until(lambda: told.results == [1])
     told.session.close(is_with_others=False)
     told.until(lambda: told.is_closed)
+
+
+def test_requests_do_not_wait_where_a_further_process_could_come_for_them(told: Told) -> None:
+    """Something waits on Redis, but no plenty: leases are short, so what is found leaves at once."""
+    told.session.want(WAITING - 2 * CAPACITY)
+    told.session.feed(0)
+    told.until(lambda: len(told.leases) == WAITING - CAPACITY)
+    told.put(0)
+    told.until(lambda: told.results == [1])

@@ -592,9 +592,8 @@ class Scheduler(BaseScheduler):
         """Ask for leases when the buffer is half empty: with the next results; at once, when it is nearly empty."""
         if self._is_first or (self._is_strict and not self._is_engine_waiting):
             return
-        n_left = self._buffer.n_leases
-        room = self._capacity - n_left
-        self._session.feed(room, is_fed=n_left * 4 >= self._capacity)
+        self._session.feed(self._buffer.n_leases)
+        room = self._capacity - self._buffer.n_leases
         if room * 2 >= self._capacity and not self._is_asking and not self._hooks.is_closing:
             self._is_asking = True
             self._session.want(room, is_strict=self._is_strict)

@@ -45,8 +45,8 @@ OTHERS_LOOK_S: Final = 0.2
 #: Results in one commit at most.
 BATCH: Final = 200
 #: Time in which results gather for a commit while there are leases enough (seconds): a commit costs Redis and this
-#: process as much as several pages do. In turn: more waits on Redis than all processes have in hand; something waits
-#: there; nothing does that others could take.
+#: process as much as several pages do. In turn: plenty waits on Redis, for all processes, and for one that comes;
+#: something waits there; nothing does that others could take.
 GATHER_LONG_S: Final = 0.2
 GATHER_S: Final = 0.05
 GATHER_SHORT_S: Final = 0.02
@@ -147,6 +147,7 @@ class Session:
         self._frontier = frontier
         self._tasks = tasks
         self._taskid = taskid
+        self._capacity = capacity
         self._join = partial(
             frontier.join, capacity=capacity, is_lifo=is_lifo, is_start_lifo=is_start_lifo, limits=limits
         )
@@ -157,12 +158,12 @@ class Session:
         self._end_process = end_process
         self._condition = threading.Condition()
         self._outbox = Outbox()
-        self._wanted = self._room = 0
-        #: There are leases enough for now.
-        self._is_fed = False
+        self._wanted = 0
+        #: Leases that have not begun.
+        self._n_leases = 0
         self._is_gathering = False
-        #: At the last reply, requests waited on Redis.
-        self._has_more = False
+        #: At the last reply, plenty waited on Redis.
+        self._has_plenty = False
         #: How long a commit may wait for more results, by what waited (seconds).
         self._gather_s = GATHER_SHORT_S
         #: So many results go into the next commit at most.
@@ -273,20 +274,18 @@ class Session:
             self._outbox.is_urgent = True
             self._condition.notify()
 
-    def feed(self, room: int, *, is_fed: bool) -> None:
-        """
-        Say how the crawl is off for leases.
-
-        Args:
-            room: What a commit that asks for leases asks for, when there is room for more by then.
-            is_fed: There are enough, so one that asks for more may wait.
-        """
-        self._room = room
-        if is_fed is not self._is_fed:
+    def feed(self, n_leases: int) -> None:
+        """Say how many leases have not begun: a commit may wait for more results while these are enough."""
+        was_fed = self._is_fed
+        self._n_leases = n_leases
+        if was_fed and not self._is_fed:
             with self._condition:
-                self._is_fed = is_fed
-                if not is_fed:
-                    self._condition.notify()
+                self._condition.notify()
+
+    @property
+    def _is_fed(self) -> bool:
+        # Of plenty, the next leases come with the next reply for sure.
+        return self._n_leases * (4 if self._has_plenty else 2) > self._capacity
 
     @property
     def waiting(self) -> int:
@@ -358,8 +357,7 @@ class Session:
             self._held.update(lease.id for lease in reply.leases)
             self._held.difference_update(r.id for r in outbox.results if r.what in ("done", "back"))
             self._fact_version = reply.fact_version
-            self._has_more = reply.queued > 0
-            self._gather_s = self._find_gather_s(reply)
+            self._learn(reply)
             self._pace(reply, wanted)
             self._call(self._callbacks.on_committed, reply, outbox, wanted)
         self._call(self._callbacks.on_closed, self._all_stats())
@@ -413,21 +411,26 @@ class Session:
             outbox.results = outbox.results[:cut]
             reason, self._stop_reason = self._stop_reason, None
             # Some may have begun since they were asked for.
-            wanted, self._wanted = max(self._wanted, self._room) if self._wanted else 0, 0
+            wanted, self._wanted = max(self._wanted, self._capacity - self._n_leases) if self._wanted else 0, 0
             return outbox, wanted, reason, self._is_closing and self._outbox.is_empty
 
-    def _find_gather_s(self, reply: Committed) -> float:
+    def _learn(self, reply: Committed) -> None:
+        """How long may the next commit wait for more results?"""
+        self._has_plenty = reply.queued >= max(reply.leased, 2 * self._capacity)
         if reply.queued == 0:
-            return GATHER_SHORT_S
+            self._gather_s = GATHER_SHORT_S
         # Where it is counted for the whole task, the others wait for what this process has counted.
-        return GATHER_LONG_S if reply.queued >= reply.leased and not self._is_counting else GATHER_S
+        elif self._has_plenty and not self._is_counting:
+            self._gather_s = GATHER_LONG_S
+        else:
+            self._gather_s = GATHER_S
 
     def _can_wait(self) -> bool:
         """Does nobody wait for what is in the outbox?"""
         if not self._gathers or self._is_closing or self._stop_reason or self._outbox.is_pressing:
             return False
-        # Where leases are lacking, a wish for them does not wait; nor do results, which may bring requests.
-        return self._is_fed or (self._has_more and not self._wanted)
+        # Where leases are short, a wish for them does not wait; nor do results, which may bring requests.
+        return self._is_fed or (self._has_plenty and not self._wanted)
 
     def _gather(self) -> None:
         """Wait for more results, as long as nobody waits for these; a wish for leases leaves together with some."""
