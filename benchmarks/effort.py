@@ -23,8 +23,7 @@ from benchmarks import load, machine
 from benchmarks.simulated import main_thread_s
 from benchmarks.speed import worker
 from benchmarks.spread import spread
-from benchmarks.way import crawl
-from tests.integration.proxy import Proxy
+from benchmarks.way import crawl, named, reached
 from vscrapy.store.base import Store
 from vscrapy.testing import server
 
@@ -132,7 +131,7 @@ def measure(
         stack.callback(store.close)
         for number in range(runs + 1):
             for processes, round_trip_ms in cases:
-                way = f"vscrapy, {processes} crawl process{'es' * (processes > 1)}, {round_trip_ms} ms"
+                way = named(processes, round_trip_ms)
                 scrapy = Effort(SCRAPY, _crawl(SCRAPY, ["scrapy"], project, pages=pages, env={}), None)
                 own = _crawl_own(way, store, endpoint, project, processes, round_trip_ms, pages)
                 if number:
@@ -146,13 +145,7 @@ def _crawl_own(
 ) -> Effort:
     home = project.parent / f"home-{processes}-{round_trip_ms}"
     home.mkdir(mode=0o700, exist_ok=True)
-    with ExitStack() as stack:
-        url = endpoint.url
-        if round_trip_ms:
-            proxy = stack.enter_context(Proxy(endpoint))
-            proxy.delay(round_trip_ms / 2000)
-            url = proxy.url
-        stack.enter_context(worker(url, home, slots=processes))
+    with reached(endpoint, round_trip_ms) as url, worker(url, home, slots=processes):
         command = ["vscrapy", "--redis", url, "--workers", str(processes)]
         before_s = main_thread_s(store)
         loops = _crawl(way, command, project, pages=pages, env={"VSCRAPY_HOME": str(home)})

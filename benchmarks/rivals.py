@@ -20,8 +20,7 @@ from typing import Final
 
 from benchmarks import load
 from benchmarks.spread import spread
-from benchmarks.way import crawl
-from tests.integration.proxy import Proxy
+from benchmarks.way import crawl, reached
 from vscrapy.testing import server
 
 RIVAL: Final = "scrapy-redis==0.9.1"
@@ -77,11 +76,7 @@ def measure(
         endpoint = stack.enter_context(server())
         ways = {SCRAPY: [program]}
         for round_trip_ms in round_trips_ms:
-            url = endpoint.url
-            if round_trip_ms:
-                proxy = stack.enter_context(Proxy(endpoint))
-                proxy.delay(round_trip_ms / 2000)
-                url = proxy.url
+            url = stack.enter_context(reached(endpoint, round_trip_ms))
             settings = _COMPONENTS | {"REDIS_URL": url}
             options = [word for name, value in settings.items() for word in ("-s", f"{name}={value}")]
             ways[f"{RIVAL.replace('==', ' ')}, {round_trip_ms} ms"] = [program, *options]

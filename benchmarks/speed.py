@@ -21,8 +21,7 @@ from typing import Final
 
 from benchmarks import load
 from benchmarks.spread import spread
-from benchmarks.way import Sample, crawl
-from tests.integration.proxy import Proxy
+from benchmarks.way import Sample, crawl, named, reached
 from vscrapy.testing import server
 
 #: Time for a worker to be there (seconds).
@@ -91,14 +90,10 @@ def measure(directory: Path, *, pages: int, runs: int, round_trips_ms: Sequence[
         endpoint = stack.enter_context(server())
         ways: dict[str, tuple[list[str], dict[str, str]]] = {}
         for round_trip_ms in round_trips_ms:
-            url, home = endpoint.url, directory / f"home-{round_trip_ms}"
+            url, home = stack.enter_context(reached(endpoint, round_trip_ms)), directory / f"home-{round_trip_ms}"
             home.mkdir(mode=0o700)
-            if round_trip_ms:
-                proxy = stack.enter_context(Proxy(endpoint))
-                proxy.delay(round_trip_ms / 2000)
-                url = proxy.url
             for processes in (1, 2) if round_trip_ms else (1, 2, 4):
-                name = f"vscrapy, {processes} crawl process{'es' * (processes > 1)}, {round_trip_ms} ms"
+                name = named(processes, round_trip_ms)
                 ways[name] = (["vscrapy", "--redis", url, "--workers", str(processes)], {"VSCRAPY_HOME": str(home)})
         for number in range(runs + 1):
             for name, (command, env) in ways.items():

@@ -7,10 +7,16 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from tests.integration.proxy import Proxy
+
+if TYPE_CHECKING:
+    from vscrapy.model import Endpoint
 
 #: Time for one crawl (seconds).
 CRAWL_S: Final = 600.0
@@ -36,6 +42,22 @@ class Sample:
     def pages_a_s_of_all(self) -> float:
         """From the command's begin to its end."""
         return self.pages / self.wall_s
+
+
+def named(processes: int, round_trip_ms: int) -> str:
+    """What a crawl of vscrapy's is called in the tables."""
+    return f"vscrapy, {processes} crawl process{'es' * (processes > 1)}, {round_trip_ms} ms"
+
+
+@contextmanager
+def reached(endpoint: Endpoint, round_trip_ms: int) -> Iterator[str]:
+    """The URL at which a server answers after so long; 0: its own, without a proxy."""
+    if not round_trip_ms:
+        yield endpoint.url
+        return
+    with Proxy(endpoint) as proxy:
+        proxy.delay(round_trip_ms / 2000)
+        yield proxy.url
 
 
 def crawl(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.integration.support import Process, running, submit
 from vscrapy.shown import shown
 from vscrapy.states import StopMode
+from vscrapy.store import frontier
 from vscrapy.store.base import Store
 from vscrapy.store.entries import EndRecord, LogEntry
 from vscrapy.store.frontier import Result
@@ -189,6 +190,22 @@ def test_items_come_in_order_with_their_cursors(store: Store, streams: Streams) 
     assert [[(entry.n_items, entry.signed) for entry in found] for found in (items, rest)] == [
         [(1, b"batch1"), (2, b"batch2"), (3, b"batch3")],
         [(2, b"batch2"), (3, b"batch3")],
+    ]
+
+
+def test_items_of_a_commit_are_one_batch_of_a_bounded_size(
+    store: Store, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their number, and by their bytes; what is larger by itself has a batch for itself."""
+    monkeypatch.setattr(frontier, "BATCH_ITEMS", 3)
+    monkeypatch.setattr(frontier, "BATCH_BYTES", 10)
+    process = running(store, submit(store))
+    process.commit(Result("feed", items=[b"a", b"b"]), Result("feed", items=[b"c", b"d"]))
+    process.commit(Result("feed", items=[b"12345", b"6789", b"abcd", b"larger than ten", b"e"]))
+    _, items = streams.read(process.taskid, Cursors(), with_items=True, block_ms=1)
+    assert [(entry.n_items, entry.signed) for entry in items] == [
+        *((3, b"abc"), (1, b"d")),
+        *((2, b"123456789"), (1, b"abcd"), (1, b"larger than ten"), (1, b"e")),
     ]
 
 

@@ -504,7 +504,7 @@ class Scheduler(BaseScheduler):
             self._start_outputs.settle()
             return
         what, id_ = ("done", root.lease.id) if root.lease is not None else ("feed", "")
-        result = Result(what, id_, self._all_requests(root), [*root.items])
+        result = Result(what, id_, self._all_requests(root), root.items)
         stats = root.take_stats(is_last=True)
         self._put([replace(result, failures=list(root.failures.values()), stats=stats)], [self._all_sources(root)])
 
