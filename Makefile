@@ -56,7 +56,8 @@ scrapy-tests: $(VENV)/installed
 
 # The oldest versions that setup.cfg allows, on what depends on them most.
 test-lowest: $(LOWEST)/installed
-	$(LOWEST)/bin/python -m pytest -n 2 tests/integration/test_crawl.py tests/integration/test_origin.py -k 'outcome or origin'
+	$(LOWEST)/bin/python -m pytest -n 2 tests/integration/test_crawl.py tests/integration/test_origin.py \
+		tests/integration/test_robots.py -k 'outcome or origin or robots'
 
 clean:
 	rm -rf $(VENV) $(LOWEST) .scrapy-tests demo-output .mypy_cache .ruff_cache .pytest_cache

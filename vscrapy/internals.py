@@ -36,9 +36,11 @@ from scrapy.extensions.closespider import CloseSpider
 from scrapy.extensions.feedexport import FeedExporter
 from scrapy.pipelines import ItemPipelineManager
 from scrapy.spidermiddlewares.httperror import HttpError, HttpErrorMiddleware
+from scrapy.utils.defer import maybe_deferred_to_future
+from scrapy.utils.httpobj import urlparse_cached
 from scrapy.utils.misc import build_from_crawler
 from scrapy.utils.reactor import is_asyncio_reactor_installed, is_reactor_installed
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 
 from vscrapy.errors import ConfigError, IncompatibleScrapy
 
@@ -82,6 +84,7 @@ def check() -> None:
         (Downloader, "_process_queue"),
         (Downloader, "_get_slot"),
         (Downloader, "_enqueue_request"),
+        (RobotsTxtMiddleware, "robot_parser"),
         (RobotsTxtMiddleware, "_parse_robots"),
         (RobotsTxtMiddleware, "_robots_error"),
         (scrapy.cmdline, "_get_commands_dict"),
@@ -247,9 +250,35 @@ class EngineHooks:
             self._engine.close_spider(self._engine.spider, reason)
 
 
-def hook_robots(middleware: Any, on_known: Callable[[str, bytes | None], None]) -> None:
-    """Be told of each robots.txt: its site (host and port), and its body; None when there is none to obey."""
-    parse, fail = middleware._parse_robots, middleware._robots_error
+def hook_robots(
+    middleware: Any,
+    *,
+    wait: Callable[[str], Deferred[None] | None],
+    on_known: Callable[[str, bytes | None], None],
+) -> None:
+    """
+    Have a say in the fetching of robots.txt.
+
+    Args:
+        wait: Called with a site (host and port) whose robots.txt is not known; what it returns is waited for before
+            it is fetched, if it is not known by then.
+        on_known: Called with a site and the body that was fetched; None when there is none to obey.
+    """
+    find, parse, fail = middleware.robot_parser, middleware._parse_robots, middleware._robots_error
+
+    def waits_for(request: Request) -> Deferred[None] | None:
+        site = urlparse_cached(request).netloc
+        return None if site in middleware._parsers else wait(site)
+
+    async def found(request: Request, *args: Any) -> Any:  # since Scrapy 2.14
+        waits = waits_for(request)
+        if waits is not None:
+            await maybe_deferred_to_future(waits)
+        return await find(request, *args)
+
+    def found_now(request: Request, *args: Any) -> Any:
+        waits = waits_for(request)
+        return find(request, *args) if waits is None else waits.addCallback(lambda _: find(request, *args))
 
     async def parsed(response: Any, site: str, *args: Any) -> None:  # since Scrapy 2.14
         on_known(site, response.body)
@@ -263,6 +292,7 @@ def hook_robots(middleware: Any, on_known: Callable[[str, bytes | None], None]) 
         on_known(site, None)
         fail(error, site)
 
+    middleware.robot_parser = found if inspect.iscoroutinefunction(find) else found_now
     middleware._parse_robots = parsed if inspect.iscoroutinefunction(parse) else parsed_now
     middleware._robots_error = failed
 
@@ -556,6 +586,22 @@ def thread_caller() -> Callable[..., Any]:
         caller: Callable[..., Any] = reactor.callFromThread
         return caller
     return asyncio.get_running_loop().call_soon_threadsafe
+
+
+def call_later(delay_s: float, function: Callable[[], object]) -> Callable[[], object]:
+    """
+    Call a function later, in the loop that runs here: a reactor's, or asyncio's own. Must be called in that loop.
+
+    Returns:
+        What takes it back, until it was called.
+    """
+    if is_reactor_installed():
+        from twisted.internet import reactor
+
+        later: Callable[..., Any] = getattr(reactor, "callLater")  # noqa: B009 - a module, by its type
+        cancel: Callable[[], object] = later(delay_s, function).cancel
+        return cancel
+    return asyncio.get_running_loop().call_later(delay_s, function).cancel
 
 
 def is_asyncio() -> bool:

@@ -134,7 +134,7 @@ def facts(taskid: int) -> str:
     """
     HASH id -> value: cookies, robots.txt and the like, known to all crawl processes of the task. Live.
 
-    Of an id that begins with ``first:``, the first value stands.
+    Of an id that begins with ``first:``, the first value stands: who met a domain, who fetches a robots.txt.
     """
     return prefix(taskid) + "facts"
 

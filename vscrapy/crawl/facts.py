@@ -8,7 +8,6 @@ somebody else, or lifts a robots.txt.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import secrets
@@ -22,8 +21,8 @@ from scrapy.downloadermiddlewares.offsite import OffsiteMiddleware
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 from scrapy.http.cookies import CookieJar
 
+from vscrapy.crawl.robots import SharedRobots
 from vscrapy.errors import NotVerified
-from vscrapy.internals import hook_robots, know_robots
 from vscrapy.wire import decode_fact, encode_fact
 
 if TYPE_CHECKING:
@@ -33,15 +32,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vscrapy")
 
-#: Largest robots.txt that is passed on (bytes); larger ones are fetched by each process.
-ROBOTS_BYTES: Final = 512 * 1024
 #: The fact that ``start()`` ended with an exception.
 _START_FAILED: Final = "start-failed"
 #: Kinds of facts; their names go on with a colon, and what it is about.
 _COOKIE: Final = "cookie"
 _ROBOTS: Final = "robots"
-#: A domain that OffsiteMiddleware has met first. Of such a fact, the first process that tells it is kept.
-_OFFSITE: Final = "first"
+#: Of such a fact, the first process that tells it is kept: it has met a domain first (OffsiteMiddleware), or it
+#: fetches the robots.txt of a site, whose name follows then.
+_FIRST: Final = "first"
+_FETCHES: Final = "robots:"
 _DOMAINS_STAT: Final = "offsite/domains"
 _COOKIE_FIELDS: Final = (
     *("version", "name", "value", "port", "port_specified", "domain", "domain_specified", "domain_initial_dot"),
@@ -66,7 +65,7 @@ class SharedFacts:
         self._key = key
         self._on_start_failed = on_start_failed
         self._jars: _Jars | None = None
-        self._robots: Any = None
+        self._robots: SharedRobots | None = None
         self._domains: _Domains | None = None
         #: What this process is called in facts of which the first counts.
         self._name = secrets.token_hex(8)
@@ -78,9 +77,9 @@ class SharedFacts:
             self._jars = _Jars(self._tell)
             self._jars.update(cookies.jars)
             cookies.jars = self._jars
-        self._robots = self._crawler.get_downloader_middleware(RobotsTxtMiddleware)
-        if self._robots is not None:
-            hook_robots(self._robots, self._on_robots)
+        robots = self._crawler.get_downloader_middleware(RobotsTxtMiddleware)
+        if robots is not None:
+            self._robots = SharedRobots(robots, self._name, claim=self._claim_robots, tell=self._tell_robots)
         offsite: Any = self._crawler.get_downloader_middleware(OffsiteMiddleware)
         if isinstance(getattr(offsite, "domains_seen", None), set):
             self._domains = offsite.domains_seen = _Domains(self._on_domain)
@@ -90,9 +89,9 @@ class SharedFacts:
         for fact, value in facts.items():
             kind, _, rest = fact.partition(":")
             # The spider's state is a fact, too, and not for here (vscrapy.crawl.spiderstate).
-            if kind not in (_COOKIE, _ROBOTS, _START_FAILED, _OFFSITE):
+            if kind not in (_COOKIE, _ROBOTS, _START_FAILED, _FIRST):
                 continue
-            if kind != _OFFSITE and self._session.knows_better(fact):
+            if kind != _FIRST and self._session.knows_better(fact):
                 continue
             try:
                 self._learn(kind, rest, decode_fact(fact, value, self._key))
@@ -105,10 +104,13 @@ class SharedFacts:
         if kind == _COOKIE and self._jars is not None:
             self._jars.learn(_jar_of(json.loads(rest)[0]), json.loads(value))
         elif kind == _ROBOTS and self._robots is not None:
-            know_robots(self._robots, rest, base64.b64decode(value) if value else None)
+            self._robots.learn(rest, value)
         elif kind == _START_FAILED:
             self._on_start_failed()
-        elif kind == _OFFSITE and value != self._name:
+        elif kind == _FIRST and rest.startswith(_FETCHES):
+            if self._robots is not None:
+                self._robots.learn_claim(rest.removeprefix(_FETCHES), value)
+        elif kind == _FIRST and value != self._name:
             self._learn_domain(rest)
 
     def _learn_domain(self, domain: str) -> None:
@@ -124,12 +126,14 @@ class SharedFacts:
         """``start()`` has raised an exception here: whoever closes the spider gives that as the reason."""
         self._tell(_START_FAILED, "1")
 
-    def _on_robots(self, site: str, body: bytes | None) -> None:
-        if body is None or len(body) <= ROBOTS_BYTES:
-            self._tell(f"{_ROBOTS}:{site}", base64.b64encode(body).decode() if body else "")
+    def _claim_robots(self, site: str) -> None:
+        self._tell(f"{_FIRST}:{_FETCHES}{site}", self._name)
+
+    def _tell_robots(self, site: str, value: str) -> None:
+        self._tell(f"{_ROBOTS}:{site}", value)
 
     def _on_domain(self, domain: str) -> None:
-        self._tell(f"{_OFFSITE}:{domain}", self._name)
+        self._tell(f"{_FIRST}:{domain}", self._name)
 
 
 class _Domains(set[str]):

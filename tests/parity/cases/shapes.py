@@ -813,6 +813,7 @@ CASES: Final = [
     # --- kinds of spiders
     Case(
         name="shape-crawl-spider",
+        latency_ms=50,
         group="shapes",
         shows="`CrawlSpider` with rules: callbacks by name, `process_links` and `process_request` as lambdas",
         source="""
