@@ -24,7 +24,8 @@ from scrapy import Request, Spider
 
 from benchmarks.load import N_LINKS
 from vscrapy.store.base import Store
-from vscrapy.store.frontier import Committed, Frontier, Lease, Limits, NewRequest, Result, StatsDelta, leave
+from vscrapy.store.frontier import Committed, Frontier, Lease, Limits, NewRequest, Result, leave
+from vscrapy.store.stat_changes import StatChanges
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import HEARTBEAT_S, Workers
 from vscrapy.wire import encode_items, encode_request, fingerprint_place, pickle_item
@@ -227,7 +228,7 @@ class SimulatedProcess:
         reply = self._frontier.commit(
             self._number,
             results,
-            stats=StatsDelta(raised=raised),
+            stats=StatChanges(raised=raised),
             shares=lowered,
             counts_filtered=True,
             wanted=wanted,

@@ -86,8 +86,13 @@ def leases(taskid: int, process: str) -> str:
 
 
 def stats(taskid: int) -> str:
-    """HASH Scrapy stat -> number. Live, then ``FINISHED_TTL_S``."""
+    """HASH Scrapy stat -> number, without :func:`stat_changes`. Live, then ``FINISHED_TTL_S``."""
     return prefix(taskid) + "stats"
+
+
+def stat_changes(taskid: int) -> str:
+    """HASH crawl process -> what it has counted, packed, and is not in :func:`stats` and :func:`counts` yet. Live."""
+    return prefix(taskid) + "stat_changes"
 
 
 def stat_values(taskid: int) -> str:

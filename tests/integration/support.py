@@ -11,13 +11,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from typing import Any, Final
 
 from vscrapy import keys
 from vscrapy.states import TaskState
 from vscrapy.store.base import Store, text, texts
-from vscrapy.store.frontier import Committed, Frontier, Joined, Lease, Limits, NewRequest, Result, StatsDelta, leave
+from vscrapy.store.frontier import Committed, Frontier, Joined, Lease, Limits, NewRequest, Result, leave
+from vscrapy.store.stat_changes import StatChanges
 from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
@@ -81,7 +83,7 @@ class Process:
     n_commits: int = 0
     seal: Callable[[Sequence[bytes]], bytes] = b"".join
 
-    @property
+    @cached_property
     def frontier(self) -> Frontier:
         """Its side of the frontier."""
         return Frontier(self.store, self.taskid, self.name, seal=self.seal)
@@ -113,7 +115,7 @@ class Process:
 
     def count(self, **added: float) -> Committed:
         """Count stats."""
-        return self.commit(stats=StatsDelta(added=added))
+        return self.commit(stats=StatChanges(added=added))
 
     def lease(self, wanted: int) -> list[str]:
         """Claim requests; their payloads, in order."""

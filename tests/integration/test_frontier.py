@@ -12,7 +12,18 @@ from vscrapy.model import Endpoint
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.entries import EndRecord
-from vscrapy.store.frontier import HOME, MOST_CRASHES, Closing, Limits, NewRequest, Result, StatsDelta, leave, share
+from vscrapy.store.frontier import (
+    CHANGES_BYTES,
+    HOME,
+    MOST_CRASHES,
+    Closing,
+    Limits,
+    NewRequest,
+    Result,
+    leave,
+    share,
+)
+from vscrapy.store.stat_changes import StatChanges
 from vscrapy.store.streams import Streams
 from vscrapy.store.submission import TaskOptions, submission
 from vscrapy.store.tasks import Tasks
@@ -278,8 +289,8 @@ def test_commit_that_is_repeated_is_done_once(store: Store, taskid: int) -> None
     process = running(store, taskid)
     process.feed(request("1"), request("2"), wanted=1)
     work = Result("feed", requests=[request("3")], items=[b"items"])
-    process.commit(work, stats=StatsDelta({"n": 1}), wanted=1)
-    reply = process.repeat(work, stats=StatsDelta({"n": 1}), wanted=1)
+    process.commit(work, stats=StatChanges({"n": 1}), wanted=1)
+    reply = process.repeat(work, stats=StatChanges({"n": 1}), wanted=1)
     counted, _ = Tasks(store).stats(taskid)
     found = (reply.is_replayed, reply.queued, len(reply.leases), counted["n"], store.client.xlen(keys.items(taskid)))
     assert found == (True, 1, 2, 1, 1)
@@ -566,7 +577,7 @@ def test_stat_that_redis_cannot_count_does_not_harm_the_commit(store: Store, tas
     process = running(store, taskid)
     process.count(n=1)
     work = Result("feed", requests=[request("1")])
-    reply = process.commit(work, stats=StatsDelta({"n": number}, {"m": number}, {"l": number}))
+    reply = process.commit(work, stats=StatChanges({"n": number}, {"m": number}, {"l": number}))
     assert reply.queued == 1
 
 
@@ -575,9 +586,9 @@ def test_raised_and_lowered_stats_keep_their_extreme(store: Store, taskid: int) 
     first = running(store, taskid)
     first.feed(*(request(f"{n}") for n in range(20)))
     second = running(store, taskid)
-    first.commit(stats=StatsDelta(raised={"most": 3}, lowered={"least": 3}))
-    second.commit(stats=StatsDelta(raised={"most": 10, "new": -1}, lowered={"least": 2.5}))
-    first.commit(stats=StatsDelta(raised={"most": 9}, lowered={"least": 7}))
+    first.commit(stats=StatChanges(raised={"most": 3}, lowered={"least": 3}))
+    second.commit(stats=StatChanges(raised={"most": 10, "new": -1}, lowered={"least": 2.5}))
+    first.commit(stats=StatChanges(raised={"most": 9}, lowered={"least": 7}))
     stats = Tasks(store).stats(taskid)[0]
     assert {name: stats[name] for name in ("most", "least", "new")} == {"most": 10, "least": 2.5, "new": -1}
 
@@ -600,8 +611,42 @@ def test_stats_of_a_result_are_counted_with_it(store: Store, taskid: int) -> Non
     """What was counted on behalf of requests is added up, with what was counted otherwise."""
     process = running(store, taskid)
     results = [Result("feed", stats={"items": 2, "pages": 1}), Result("feed", stats={"items": 3})]
-    process.commit(*results, stats=StatsDelta({"pages": 1}))
+    process.commit(*results, stats=StatChanges({"pages": 1}))
     assert Tasks(store).stats(taskid)[0] == {"items": 5, "pages": 2}
+
+
+NAMES = ("plain", "a name with spaces", "line\nbreak", "12 + 3 x", "snowman \u2603", "")
+
+
+def test_stats_of_a_process_are_the_same_when_it_has_left(store: Store, taskid: int) -> None:
+    """Redis adds up what a reader added up before: whole and broken numbers, extremes, names of all kinds."""
+    stays = running(store, taskid)
+    stays.feed(*(request(f"{n}") for n in range(20)))
+    goes = running(store, taskid)
+    for number in (3, 0.5, -7):
+        for process in (stays, goes):
+            added = dict.fromkeys(NAMES, number)
+            process.commit(stats=StatChanges(added, {"most": number, "whole": 2}, {"least": number}))
+    before = Tasks(store).stats(taskid)[0]
+    own = {"scheduler/enqueued": 20, "scheduler/enqueued/memory": 20}
+    assert before == {**dict.fromkeys(NAMES, pytest.approx(-7)), "most": 3, "whole": 2, "least": -7, **own}
+    goes.leave("crashed")
+    assert Tasks(store).stats(taskid)[0] == before
+    assert store.client.hkeys(keys.stat_changes(taskid)) == [stays.name.encode()]
+
+
+def test_stats_with_many_names_are_added_up_at_once(store: Store, taskid: int) -> None:
+    """What each commit sends again has a bound; nothing is counted twice, also when a reply was lost."""
+    process, length = running(store, taskid), 0
+    for number in range(40):
+        stats = StatChanges({f"{'n' * 100}{number}": 1, "all": 1})
+        process.commit(stats=stats)
+        process.repeat(stats=stats)
+        sent = store.client.hget(keys.stat_changes(taskid), process.name)
+        length = max(length, len(sent or b""))
+    found = Tasks(store).stats(taskid)[0]
+    assert found == {"all": 40, **{f"{'n' * 100}{number}": 1 for number in range(40)}}
+    assert CHANGES_BYTES / 2 < length <= CHANGES_BYTES
 
 
 def test_stats_that_were_set_are_kept_by_process(store: Store, taskid: int) -> None:

@@ -38,10 +38,10 @@ from vscrapy.store.frontier import (
     Lease,
     NewRequest,
     Result,
-    StatsDelta,
     leave,
     share,
 )
+from vscrapy.store.stat_changes import StatChanges
 from vscrapy.store.streams import Streams
 from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Tasks
@@ -85,6 +85,7 @@ class Member:
     #: It has brought the task on; it was told to leave.
     has_done: bool = False
     is_leaving: bool = False
+    frontier: Frontier | None = None
 
 
 class FrontierMachine(RuleBasedStateMachine):
@@ -208,7 +209,7 @@ class FrontierMachine(RuleBasedStateMachine):
             if data.draw(st.booleans()):
                 results.append(Result("started"))
         options: dict[str, Any] = {
-            "stats": StatsDelta(added=added),
+            "stats": StatChanges(added=added),
             "facts": new_facts,
             "needs": needed,
             "fact_version": member.fact_version,
@@ -342,7 +343,9 @@ class FrontierMachine(RuleBasedStateMachine):
 
     def frontier(self, member: Member) -> Frontier:
         """The frontier as the process sees it."""
-        return Frontier(self.store, self.taskid, member.name, seal=b"".join)
+        if member.frontier is None:
+            member.frontier = Frontier(self.store, self.taskid, member.name, seal=b"".join)
+        return member.frontier
 
     def draw_member(self, data: st.DataObject) -> Member:
         """One of the processes that have a place."""

@@ -13,7 +13,8 @@ from tests.integration.support import Process, request, submit
 from vscrapy.crawl import session as session_module
 from vscrapy.crawl.session import Callbacks, Outbox, Session
 from vscrapy.store.base import Store
-from vscrapy.store.frontier import Committed, Lease, Limits, Result, StatsDelta
+from vscrapy.store.frontier import Committed, Lease, Limits, Result
+from vscrapy.store.stat_changes import StatChanges
 from vscrapy.store.tasks import Tasks
 
 #: Time in which the session's thread gets round to something (seconds).
@@ -41,7 +42,7 @@ class Told:
 
     def put(self, number: int) -> None:
         """One of the leases is done."""
-        self.session.put([Result("done", self.leases[number].id)], StatsDelta(), "")
+        self.session.put([Result("done", self.leases[number].id)], StatChanges(), "")
 
     @property
     def results(self) -> list[int]:
@@ -94,7 +95,7 @@ def talk(store: Store, *, gathers: bool) -> Told:
     found = Told(session, [])
     session.start()
     found.until(lambda: found.is_joined)
-    session.put([Result("feed", requests=[request(f"{n}") for n in range(WAITING)])], StatsDelta(), "")
+    session.put([Result("feed", requests=[request(f"{n}") for n in range(WAITING)])], StatChanges(), "")
     session.want(CAPACITY)
     found.until(lambda: len(found.leases) == CAPACITY)
     return found

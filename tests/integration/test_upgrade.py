@@ -19,6 +19,7 @@ from vscrapy import keys
 from vscrapy.model import PROTOCOL
 from vscrapy.states import TaskState
 from vscrapy.store.base import texts
+from vscrapy.store.work import work
 
 pytest_plugins = ["tests.integration.machine"]
 pytestmark = pytest.mark.timeout(300)
@@ -85,8 +86,7 @@ def items(text: str) -> Counter[str]:
 
 def workers_of(machine: Machine, taskid: int) -> set[str]:
     """The workers that have crawled pages of a task."""
-    counts = machine.store.client.hgetall(keys.counts(taskid))
-    return {name.decode().removeprefix("done ") for name in counts if name.startswith(b"done ")}
+    return {found.worker for found in work(machine.store, taskid) if found.done}
 
 
 def wait_for_pages(machine: Machine, taskid: int, number: int) -> None:
@@ -108,7 +108,7 @@ def wait_for_own_pages(machine: Machine, taskid: int, number: int) -> None:
     """As :func:`wait_for_pages`, for a task of another protocol."""
 
     def count() -> int:
-        return int(machine.store.client.hget(keys.stats(taskid), "response_received_count") or 0)
+        return int(own_record(machine, taskid).get("pages", 0))
 
     wait_for(lambda: count() >= number, CRAWL_S, f"{number} pages of task {taskid}")
 

@@ -8,7 +8,8 @@ from tests.integration.support import Process, request, running, submit
 from vscrapy import keys
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
-from vscrapy.store.frontier import Result, StatsDelta
+from vscrapy.store.frontier import Result
+from vscrapy.store.stat_changes import StatChanges
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.work import Work, work
 
@@ -43,7 +44,7 @@ def test_work_is_counted_by_worker(store: Store, taskid: int) -> None:
         Result("done", leases[0].id, items=[b"i"] * 2),
         Result("part", leases[1].id, items=[b"i"] * 3),
         Result("back", leases[2].id),
-        stats=StatsDelta(added={"log_count/ERROR": 2, "log_count/INFO": 9}),
+        stats=StatChanges(added={"log_count/ERROR": 2, "log_count/INFO": 9}),
     )
     assert work(store, taskid) == [Work("one", 1, 1, 1, 0, 2, 5), Work("the other one", 1, 0, 2, 0, 0, 0)]
 
@@ -53,7 +54,7 @@ def test_work_is_counted_once_when_a_commit_is_repeated(store: Store, taskid: in
     process = running(store, taskid)
     process.feed(request("a"))
     [lease] = process.commit(wanted=1).leases
-    result, stats = Result("done", lease.id, items=[b"i"]), StatsDelta(added={"log_count/ERROR": 1})
+    result, stats = Result("done", lease.id, items=[b"i"]), StatChanges(added={"log_count/ERROR": 1})
     process.commit(result, stats=stats)
     assert process.repeat(result, stats=stats).is_replayed
     assert work(store, taskid) == [Work("w1", 1, 1, 0, 0, 1, 1)]

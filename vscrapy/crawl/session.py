@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from vscrapy.errors import Fenced, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.states import StopMode, TaskState
 from vscrapy.stats import merge
-from vscrapy.store.frontier import Committed, Frontier, Joined, Limits, Result, StatsDelta
+from vscrapy.store.frontier import Committed, Frontier, Joined, Limits, Result
+from vscrapy.store.stat_changes import StatChanges
 
 if TYPE_CHECKING:
     from vscrapy.store.tasks import Tasks
@@ -72,7 +73,7 @@ class Outbox:
     #: They do not wait for results to leave with.
     is_urgent: bool = False
 
-    def add_stats(self, delta: StatsDelta, stat_values: str) -> None:
+    def add_stats(self, delta: StatChanges, stat_values: str) -> None:
         """Put changes of stats on top of those that wait."""
         for name, number in delta.added.items():
             self.added[name] = self.added.get(name, 0) + number
@@ -83,9 +84,9 @@ class Outbox:
         self.stat_values = stat_values or self.stat_values
 
     @property
-    def stats(self) -> StatsDelta:
+    def stats(self) -> StatChanges:
         """The changes of counted stats."""
-        return StatsDelta(self.added, self.raised, self.lowered)
+        return StatChanges(self.added, self.raised, self.lowered)
 
     @property
     def is_pressing(self) -> bool:
@@ -198,7 +199,7 @@ class Session:
         """Join the task; ``on_joined`` is called with what it says."""
         self._thread.start()
 
-    def put(self, results: Sequence[Result], stats: StatsDelta, stat_values: str) -> None:
+    def put(self, results: Sequence[Result], stats: StatChanges, stat_values: str) -> None:
         """Hand over results, with the changes of stats up to now."""
         with self._condition:
             self._outbox.results.extend(results)
@@ -312,7 +313,7 @@ class Session:
             self._wanted = 0
             self._condition.notify()
 
-    def finish(self, stats: StatsDelta, stat_values: str, *, timeout_s: float) -> None:
+    def finish(self, stats: StatChanges, stat_values: str, *, timeout_s: float) -> None:
         """After the loop has ended: commit the last stats, here and now."""
         self._thread.join(timeout_s)
         deadline = time.monotonic() + timeout_s

@@ -18,7 +18,7 @@ from scrapy.exceptions import ScrapyDeprecationWarning
 from scrapy.statscollectors import MemoryStatsCollector, StatsCollector
 
 from vscrapy.stats import TIMES, encode_values, put_all
-from vscrapy.store.frontier import StatsDelta
+from vscrapy.store.stat_changes import StatChanges
 
 #: An argument that was not given.
 _NOT_GIVEN: Final[Any] = object()
@@ -143,10 +143,10 @@ class Noted:
         """Let the crawl's begin and end travel by another clock than this machine's, which is so much ahead."""
         _ledger(self).shift = timedelta(seconds=seconds)
 
-    def take(self) -> tuple[StatsDelta, str]:
+    def take(self) -> tuple[StatChanges, str]:
         """Take the changes since the last call: counted ones, and those set as JSON ('' when unchanged)."""
         ledger = _ledger(self)
-        delta = StatsDelta(ledger.added, ledger.raised, ledger.lowered)
+        delta = StatChanges(ledger.added, ledger.raised, ledger.lowered)
         ledger.added, ledger.raised, ledger.lowered = {}, {}, {}
         values = encode_values(ledger.set | _shifted(ledger)) if ledger.is_set_dirty else ""
         ledger.is_set_dirty = False

@@ -6,6 +6,7 @@ A request is waiting, leased or done, exactly one of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -16,6 +17,7 @@ from vscrapy import keys
 from vscrapy.errors import Fenced, TaskGone
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store, text
+from vscrapy.store.stat_changes import StatChanges
 
 #: Crashes in a row, without one finished request, that end a task.
 MOST_CRASHES: Final = 5
@@ -31,6 +33,10 @@ FEED_WAIT_MS: Final = 2000
 #: Items of one signed batch at most, and what they are pickled (bytes), unless one is larger by itself.
 BATCH_ITEMS: Final = 1000
 BATCH_BYTES: Final = 2**20
+#: Stats that the task's record has, too: pages, items and errors.
+_TOLD: Final = ("response_received_count", "item_scraped_count", "log_count/ERROR")
+#: What a process has counted is added up when it is longer than this (bytes).
+CHANGES_BYTES: Final = 4096
 #: What home is called where a crawl process has its name.
 HOME: Final = "home"
 
@@ -100,32 +106,6 @@ class Result:
     failures: Sequence[NewFailure] = ()
     #: What was counted on behalf of it.
     stats: Mapping[str, int | float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class StatsDelta:
-    """Changes of counted stats since the last commit."""
-
-    added: Mapping[str, int | float] = field(default_factory=dict)
-    raised: Mapping[str, int | float] = field(default_factory=dict)
-    lowered: Mapping[str, int | float] = field(default_factory=dict)
-
-    def plus(self, results: Iterable[Result]) -> StatsDelta:
-        """With what was counted on behalf of some results."""
-        added = dict(self.added)
-        for result in results:
-            for name, number in result.stats.items():
-                added[name] = added.get(name, 0) + number
-        return StatsDelta(added, self.raised, self.lowered)
-
-    def rows(self) -> list[tuple[str, str, str]]:
-        """Name, operation and number of each."""
-        return [
-            # By its base type: a subclass, such as numpy's, may have a repr of its own.
-            (name, operation, repr(int(number) if isinstance(number, int) else float(number)))
-            for operation, numbers in (("+", self.added), ("max", self.raised), ("min", self.lowered))
-            for name, number in numbers.items()
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +198,28 @@ def _leases(flat: list[bytes]) -> list[Lease]:
     return leases
 
 
+def _committed(status: str, reply: Sequence[Any]) -> Committed:
+    return Committed(
+        state=TaskState(text(reply[1])),
+        reason=text(reply[2]),
+        stop_mode=_mode(reply[3]),
+        queued=int(reply[4]),
+        leased=int(reply[5]),
+        is_idle=bool(reply[6]),
+        duplicates=[index for index, fate in enumerate(text(reply[7])) if fate == "1"],
+        leases=_leases(reply[8]),
+        fact_version=int(reply[9]),
+        facts={text(id_): text(value) for id_, value in zip(reply[10][::2], reply[10][1::2], strict=True)},
+        shares=_shares(reply[11]),
+        is_start_lost=bool(reply[12]),
+        counts={text(name): int(count) for name, count in zip(reply[13][::2], reply[13][1::2], strict=True)},
+        is_held=reply[14] > 0,
+        tells_held=reply[14] == 2,
+        suspect=text(reply[15]),
+        is_replayed=status == "replayed",
+    )
+
+
 class Frontier:
     """
     One crawl process's side of its task's frontier.
@@ -231,6 +233,10 @@ class Frontier:
         self._taskid = taskid
         self._process = process
         self._seal = seal
+        #: What it has counted and Redis has not added up: with the last commit, and before it.
+        self._changes = StatChanges()
+        self._before = StatChanges()
+        self._number = 0
 
     def join(
         self, *, capacity: int, is_lifo: bool, is_start_lifo: bool, limits: Limits | None = None
@@ -273,7 +279,7 @@ class Frontier:
         number: int,
         results: Sequence[Result],
         *,
-        stats: StatsDelta | None = None,
+        stats: StatChanges | None = None,
         stat_values: str = "",
         facts: Mapping[str, str] | None = None,
         fact_version: int = 0,
@@ -319,22 +325,15 @@ class Frontier:
         args.append(-1 if counts is None else len(counts))
         for name, count in (counts or {}).items():
             args.extend((name, "=" if name in restarted else "+", count))
-        rows = (stats or StatsDelta()).plus(results).rows()
-        args.append(len(rows))
-        for row in rows:
-            args.extend(row)
-        failures = [failure for result in results for failure in result.failures]
-        args.extend((MOST_FAILURES, len(failures)))
-        for failure in failures:
-            args.extend((failure.lease, failure.signed, failure.payload))
-        batches = list(_batches(item for result in results for item in result.items))
-        args.append(len(batches))
-        for batch in batches:
-            args.extend((self._seal(batch), len(batch)))
-        args.extend(_request_args(request for result in results for request in result.requests))
-        args.append(len(results))
-        for result in results:
-            args.extend((result.what, result.id))
+        since = _changes_of(stats or StatChanges(), results)
+        if number != self._number:
+            self._number, self._before = number, self._changes
+        changes = self._before.plus(since)
+        packed = changes.packed()
+        is_long = len(packed) > CHANGES_BYTES
+        args.extend((packed, int(is_long)))
+        args.extend(_whole(since.added.get(name, 0)) for name in _TOLD)
+        args.extend(self._result_args(results))
         reply = self._store.run(
             "commit",
             [
@@ -342,35 +341,31 @@ class Frontier:
                 keys.processes(task),
                 keys.leases(task, self._process),
                 keys.items(task),
-                keys.stats(task),
+                keys.stat_changes(task),
                 keys.stat_values(task),
                 keys.facts(task),
                 keys.fact_versions(task),
-                keys.counts(task),
                 keys.failures(task),
             ],
             args,
         )
         status = self._check(reply[0])
-        return Committed(
-            state=TaskState(text(reply[1])),
-            reason=text(reply[2]),
-            stop_mode=_mode(reply[3]),
-            queued=int(reply[4]),
-            leased=int(reply[5]),
-            is_idle=bool(reply[6]),
-            duplicates=[index for index, fate in enumerate(text(reply[7])) if fate == "1"],
-            leases=_leases(reply[8]),
-            fact_version=int(reply[9]),
-            facts={text(id_): text(value) for id_, value in zip(reply[10][::2], reply[10][1::2], strict=True)},
-            shares=_shares(reply[11]),
-            is_start_lost=bool(reply[12]),
-            counts={text(name): int(count) for name, count in zip(reply[13][::2], reply[13][1::2], strict=True)},
-            is_held=reply[14] > 0,
-            tells_held=reply[14] == 2,
-            suspect=text(reply[15]),
-            is_replayed=status == "replayed",
-        )
+        self._changes = StatChanges() if is_long else changes
+        return _committed(status, reply)
+
+    def _result_args(self, results: Sequence[Result]) -> Iterable[Any]:
+        failures = [failure for result in results for failure in result.failures]
+        yield from (MOST_FAILURES, len(failures))
+        for failure in failures:
+            yield from (failure.lease, failure.signed, failure.payload)
+        batches = list(_batches(item for result in results for item in result.items))
+        yield len(batches)
+        for batch in batches:
+            yield from (self._seal(batch), len(batch))
+        yield from _request_args(request for result in results for request in result.requests)
+        yield len(results)
+        for result in results:
+            yield from (result.what, result.id)
 
     def closing(self) -> Closing:
         """
@@ -399,6 +394,24 @@ class Frontier:
         if status == b"fenced":
             raise Fenced(f"process {self._process} of task {self._taskid} was given up for dead")
         return text(status)
+
+
+def _changes_of(stats: StatChanges, results: Sequence[Result]) -> StatChanges:
+    """What a commit counts: with what was counted on behalf of its results, and what its worker has done."""
+    for result in results:
+        stats = stats.plus(StatChanges(result.stats)) if result.stats else stats
+    work = {
+        "done": sum(result.what == "done" for result in results),
+        "failed": sum(len(result.failures) for result in results),
+        "errors": _whole(stats.added.get("log_count/ERROR", 0)),
+        "items": sum(len(result.items) for result in results),
+    }
+    return stats.plus(StatChanges(work={what: number for what, number in work.items() if number}))
+
+
+def _whole(number: int | float) -> int:
+    """Of a stat that is told as a whole number, which a project may have counted in floats."""
+    return int(number) if math.isfinite(number) else 0
 
 
 def _numbers(numbers: Mapping[str, int]) -> Iterable[Any]:

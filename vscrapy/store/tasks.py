@@ -23,6 +23,7 @@ from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store, text, texts
 from vscrapy.store.connection import translate
 from vscrapy.store.frontier import NewRequest
+from vscrapy.store.stat_changes import StatChanges, added_up, number_of
 from vscrapy.store.submission import TaskOptions, submission
 from vscrapy.valve import Valve
 
@@ -144,7 +145,6 @@ class Audience:
 
 #: Time that a sender has after the end to say that it is through with items and files (ms).
 THROUGH_MS: Final = 600_000
-_STATS = ("response_received_count", "item_scraped_count", "log_count/ERROR")
 
 
 def _ids(members: Iterable[bytes]) -> list[int]:
@@ -156,14 +156,14 @@ def _ms(time: tuple[int, int]) -> int:
     return int(seconds) * 1000 + int(microseconds) // 1000
 
 
-def _readable(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> TaskRecord | None:
+def _readable(taskid: int, record: dict[str, str]) -> TaskRecord | None:
     try:
-        return _record(taskid, record, counts)
+        return _record(taskid, record)
     except (LookupError, ValueError, OverflowError):
         return None
 
 
-def _record(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> TaskRecord:
+def _record(taskid: int, record: dict[str, str]) -> TaskRecord:
     def number(name: str) -> int:
         return int(float(record.get(name) or 0))
 
@@ -185,9 +185,9 @@ def _record(taskid: int, record: dict[str, str], counts: list[bytes | None]) -> 
         max_processes=number("max_processes"),
         stop_mode=StopMode(record["stop_mode"]) if record.get("stop_mode") else None,
         protocol=number("protocol"),
-        pages=int(float(counts[0] or 0)),
-        items=int(float(counts[1] or 0)),
-        errors=int(float(counts[2] or 0)),
+        pages=number("pages"),
+        items=number("items"),
+        errors=number("errors"),
         is_start_lost=record.get("start") == "lost",
         feeds=record.get("feeds", ""),
         log_keep=number("log_keep"),
@@ -288,13 +288,9 @@ class Tasks:
         pipeline = self._store.client.pipeline(transaction=False)
         for taskid in taskids:
             pipeline.hgetall(keys.task(taskid))
-            pipeline.hmget(keys.stats(taskid), *_STATS)
         with translate(self._store.endpoint):
             replies: list[Any] = pipeline.execute() if taskids else []
-        read = {
-            taskid: _readable(taskid, texts(record), counts)
-            for taskid, record, counts in zip(taskids, replies[::2], replies[1::2], strict=True)
-        }
+        read = {taskid: _readable(taskid, texts(record)) for taskid, record in zip(taskids, replies, strict=True)}
         return {taskid: record for taskid, record in read.items() if record is not None}
 
     def record(self, taskid: int) -> TaskRecord:
@@ -557,12 +553,13 @@ class Tasks:
 
     def stats(self, taskid: int) -> tuple[dict[str, int | float], list[dict[str, Any]]]:
         """Read the counted stats, and for each crawl process those that it set."""
-        with translate(self._store.endpoint):
-            counted = texts(self._store.client.hgetall(keys.stats(taskid)))
-            values = texts(self._store.client.hgetall(keys.stat_values(taskid)))
-        numbers = {name: number for name, value in counted.items() if (number := _number(value)) is not None}
-        found = [_object(value) for _, value in sorted(values.items())]
-        return numbers, [value for value in found if value is not None]
+        names = [keys.stats(taskid), keys.stat_changes(taskid), keys.stat_values(taskid), keys.task(taskid)]
+        counted, changes, values, enqueued, filtered = self._store.run("stats", names, [])
+        pairs = zip(counted[::2], counted[1::2], strict=True)
+        numbers = {text(name): number for name, value in pairs if (number := number_of(text(value))) is not None}
+        found = [_object(text(value)) for _, value in sorted(zip(values[::2], values[1::2], strict=True))]
+        own = _counted_by_frontier(number_of(text(enqueued)) or 0, number_of(text(filtered)) or 0)
+        return added_up(numbers, [*changes[1::2], own.packed()]), [value for value in found if value is not None]
 
     def keep_stats(self, taskid: int, values: str) -> None:
         """Keep the stats that home has dumped, as JSON; they are the last word. Safe to repeat."""
@@ -576,13 +573,9 @@ class Tasks:
         return kept if kept and _object(kept) is not None else ""
 
 
-def _number(value: str) -> int | float | None:
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return None
+def _counted_by_frontier(enqueued: int | float, filtered: int | float) -> StatChanges:
+    counted = {"scheduler/enqueued": enqueued, "scheduler/enqueued/memory": enqueued, "dupefilter/filtered": filtered}
+    return StatChanges({name: number for name, number in counted.items() if number})
 
 
 def _object(value: str) -> dict[str, Any] | None:

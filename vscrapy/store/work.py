@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vscrapy import keys
 from vscrapy.shown import shown
 from vscrapy.store.base import Store, text
+from vscrapy.store.stat_changes import WORKER, unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +31,30 @@ class Work:
 
 def work(store: Store, taskid: int) -> list[Work]:
     """Read what each worker has done for a task, by name."""
-    counts, held = store.run("work", [keys.processes(taskid), keys.counts(taskid)], [keys.prefix(taskid)])
-    counted = {shown(text(name)): int(number) for name, number in zip(counts[::2], counts[1::2], strict=True)}
+    names = [keys.processes(taskid), keys.counts(taskid), keys.stat_changes(taskid)]
+    counts, held = store.run("work", names, [keys.prefix(taskid)])
+    counted: Counter[str] = Counter()
+    for name, number in zip(counts[::2], counts[1::2], strict=True):
+        counted[shown(text(name))] += int(number)
     processes: Counter[str] = Counter()
     in_flight: Counter[str] = Counter()
-    for worker, leases in zip(held[::2], held[1::2], strict=True):
-        processes[shown(text(worker))] += 1
-        in_flight[shown(text(worker))] += int(leases)
-    names = {name.partition(" ")[2] for name in counted} | set(processes)
+    for told, leases, changes in zip(held[::3], held[1::3], held[2::3], strict=True):
+        worker = shown(text(told))
+        processes[worker] += 1
+        in_flight[worker] += int(leases)
+        for what, operation, n in unpacked(changes):
+            if operation == WORKER:
+                counted[f"{shown(what)} {worker}"] += int(n)
+    workers = {name.partition(" ")[2] for name in counted} | set(processes)
     return [
         Work(
             worker=name,
             processes=processes[name],
-            done=counted.get(f"done {name}", 0),
+            done=counted[f"done {name}"],
             in_flight=in_flight[name],
-            failed=counted.get(f"failed {name}", 0),
-            errors=counted.get(f"errors {name}", 0),
-            items=counted.get(f"items {name}", 0),
+            failed=counted[f"failed {name}"],
+            errors=counted[f"errors {name}"],
+            items=counted[f"items {name}"],
         )
-        for name in sorted(names)
+        for name in sorted(workers)
     ]

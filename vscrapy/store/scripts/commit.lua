@@ -9,12 +9,11 @@
 -- KEYS[2]  processes (HASH)
 -- KEYS[3]  the process's leases (HASH)
 -- KEYS[4]  items (STREAM)
--- KEYS[5]  stats (HASH)
+-- KEYS[5]  what each process has counted (HASH)
 -- KEYS[6]  stat values (HASH)
 -- KEYS[7]  facts (HASH)
 -- KEYS[8]  fact versions (ZSET)
--- KEYS[9]  what each worker has done (HASH)
--- KEYS[10] requests that failed for good (STREAM)
+-- KEYS[9]  requests that failed for good (STREAM)
 -- ARGV[1]  the task's key prefix; queues and seen sets are named from it
 -- ARGV[2]  process
 -- ARGV[3]  number of this commit, 1, 2, 3 ...
@@ -27,7 +26,8 @@
 -- next     number of slots with downloads that may have no lease; then for each: slot, number of downloads, 0: none more
 -- next     number of what the task counts otherwise, -1: nobody asks; then for each: name, operation ('+'; '=':
 --            it begins anew), number
--- next     number of counted stats; then for each: name, operation ('+', 'max', 'min'), number
+-- next     what the process has counted and is not added up yet (_stat_changes.lua); 1: add it up
+-- next     pages, scraped items and logged errors since the last commit
 -- next     failed requests kept at most; number of new ones; then for each:
 --            lease id; '': it cannot be put back
 --            signed failure
@@ -57,6 +57,7 @@
 -- include: need
 -- include: suspects
 -- include: seen
+-- include: stat_changes
 
 -- 0: the crawl goes on; 1: it is held, for too many items wait to be fetched; 2: and this process is to say so.
 local function find_held_state(task_key, is_held, told_by, process)
@@ -66,21 +67,6 @@ local function find_held_state(task_key, is_held, told_by, process)
         redis.call('HSET', task_key, 'held_told_by', process)
     end
     return not is_held and 0 or (told_by or process) == process and 2 or 1
-end
-
--- Count one stat. A script is not rolled back, so no stat may end it: what cannot be counted is left as it was.
-local function count_stat(key, name, operation, number)
-    if operation == '+' then
-        -- HINCRBY refuses floats, new or old, and what goes beyond 64 bits.
-        if type(redis.pcall('HINCRBY', key, name, number)) ~= 'number' then
-            redis.pcall('HINCRBYFLOAT', key, name, number)
-        end
-        return
-    end
-    local new, old = tonumber(number), tonumber(redis.call('HGET', key, name))
-    if new and new == new and (not old or (operation == 'max' and new > old) or (operation == 'min' and new < old)) then
-        redis.call('HSET', key, name, number)
-    end
 end
 
 -- End these leases of the process; those that it had, in order: what, id, held (slot LF queue LF payload).
@@ -136,23 +122,15 @@ local function add_payloads(groups, order, slot, queue, payloads)
     end
 end
 
--- A worker has done so much more.
-local function count_work(key, worker, counts)
-    for what, n in pairs(counts) do
-        if n ~= 0 then
-            redis.call('HINCRBY', key, what .. ' ' .. worker, string.format('%d', n))
-        end
-    end
-end
-
 local task_key, prefix, process = KEYS[1], ARGV[1], ARGV[2]
 -- All of the task's record that is asked for; numbers as text.
 local state, reason, stop_mode, start, idle_owner, crashes, before_queued, before_leased, before_seen, before_items_bytes,
     items_dropped_bytes, items_limit, held_told_by, lifo, start_lifo, before_lease_seq, before_suspects, suspect_runner,
-    before_version, polite_most, polite_delay_ms, polite_special = unpack(redis.call('HMGET', task_key,
+    before_version, polite_most, polite_delay_ms, polite_special, before_pages, before_items, before_errors,
+    before_enqueued, before_filtered = unpack(redis.call('HMGET', task_key,
     'state', 'reason', 'stop_mode', 'start', 'idle_owner', 'crashes', 'queued', 'leased', 'seen', 'items_bytes',
     'items_dropped_bytes', 'items_limit', 'held_told_by', 'lifo', 'start_lifo', 'lease_seq', 'suspects', 'suspect_runner',
-    'fact_version', 'polite_most', 'polite_delay_ms', 'polite_special'))
+    'fact_version', 'polite_most', 'polite_delay_ms', 'polite_special', 'pages', 'items', 'errors', 'enqueued', 'filtered'))
 if not state then
     return {'gone'}
 end
@@ -227,36 +205,32 @@ else
         redis.call(ARGV[at + 1] == '=' and 'HSET' or 'HINCRBY', prefix .. 'closing', ARGV[at], ARGV[at + 2])
         at = at + 3
     end
-    local counted, n_errors = tonumber(ARGV[at]), 0
-    at = at + 1
-    for _ = 1, counted do
-        local name, operation, number = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-        at = at + 3
-        count_stat(KEYS[5], name, operation, number)
-        if name == 'log_count/ERROR' and operation == '+' then
-            n_errors = n_errors + tonumber(number)
-        end
+    if ARGV[at + 1] == '1' then
+        add_up(prefix, record.worker, ARGV[at])
+        redis.call('HDEL', KEYS[5], process)
+    elseif ARGV[at] ~= '' then
+        redis.call('HSET', KEYS[5], process, ARGV[at])
     end
+    local n_pages, n_items, n_errors = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+    at = at + 5
 
     -- Before the results, which end the leases.
     local most, failed = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
     at = at + 2
     for _ = 1, failed do
-        add_failure(KEYS[10], task_key, ARGV[at] ~= '' and redis.call('HGET', KEYS[3], ARGV[at]), ARGV[at + 1],
+        add_failure(KEYS[9], task_key, ARGV[at] ~= '' and redis.call('HGET', KEYS[3], ARGV[at]), ARGV[at + 1],
             ARGV[at + 2])
         at = at + 3
     end
     if failed > 0 then
-        trim_failures(KEYS[10], task_key, most)
+        trim_failures(KEYS[9], task_key, most)
     end
 
-    local items = 0
     local batches = tonumber(ARGV[at])
     at = at + 1
     for _ = 1, batches do
         items_bytes = items_bytes + #ARGV[at]
         redis.call('XADD', KEYS[4], '*', 'n', ARGV[at + 1], 'items', ARGV[at], 'sum', string.format('%d', items_bytes))
-        items = items + ARGV[at + 1]
         at = at + 2
     end
 
@@ -347,12 +321,6 @@ else
     for slot, n_ended in pairs(ended_of) do
         count_active(prefix, slot, -n_ended)
         held_of[slot] = count_held(limits, prefix, slot, process, -n_ended, now)
-    end
-    for name, number in pairs({['scheduler/enqueued'] = enqueued, ['scheduler/enqueued/memory'] = enqueued,
-        ['dupefilter/filtered'] = ARGV[7] == '1' and filtered or 0}) do
-        if number > 0 then
-            count_stat(KEYS[5], name, '+', string.format('%d', number))
-        end
     end
     -- What yield.lua asks: since when has the process brought its task on?
     local is_first = not record.done_ms and (acknowledged > 0 or has_started)
@@ -538,12 +506,15 @@ else
     change('lease_seq', before_lease_seq, lease_seq)
     change('seen', before_seen, n_seen)
     change('items_bytes', before_items_bytes, items_bytes)
+    change('pages', before_pages, (tonumber(before_pages) or 0) + n_pages)
+    change('items', before_items, (tonumber(before_items) or 0) + n_items)
+    change('errors', before_errors, (tonumber(before_errors) or 0) + n_errors)
+    change('enqueued', before_enqueued, (tonumber(before_enqueued) or 0) + enqueued)
+    change('filtered', before_filtered, (tonumber(before_filtered) or 0) + (ARGV[7] == '1' and filtered or 0))
     change('crashes', crashes, acknowledged > 0 and 0 or crashes)
     if #changes > 0 then
         redis.call('HSET', task_key, unpack(changes))
     end
-    count_work(KEYS[9], record.worker, {done = acknowledged, failed = failed, errors = n_errors,
-        items = items})
 end
 
 -- The end is counted: nothing waits, nothing is leased or stays on a process, start() is exhausted. One process is

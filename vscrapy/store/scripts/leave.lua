@@ -24,6 +24,7 @@
 -- include: seen
 -- include: end
 -- include: suspects
+-- include: stat_changes
 local task_key, prefix, process, how = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local state = redis.call('HGET', task_key, 'state')
 if not state then
@@ -35,6 +36,7 @@ if not record then
 end
 redis.call('HDEL', KEYS[2], process)
 record = cjson.decode(record)
+add_up_last(prefix, process, record.worker)
 if record.crawls then
     redis.call('HINCRBY', task_key, 'crawling', -1)
 end

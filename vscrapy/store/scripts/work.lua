@@ -3,12 +3,14 @@
 --
 -- KEYS[1]  processes (HASH)
 -- KEYS[2]  what each worker has done (HASH)
+-- KEYS[3]  what each process has counted (HASH)
 -- ARGV[1]  the task's key prefix; the processes' leases are named from it
--- Returns {counts, held}: counts: 'what worker', number, ...; held: for each process its worker and its leases,
--- worker, number, ...
+-- Returns {counts, held}: counts: 'what worker', number, ...; held: for each process its worker, its leases and what
+-- it has counted, worker, number, changes, ...
 local processes, held = redis.call('HGETALL', KEYS[1]), {}
 for at = 1, #processes, 2 do
     held[#held + 1] = cjson.decode(processes[at + 1]).worker
     held[#held + 1] = redis.call('HLEN', ARGV[1] .. 'leases:' .. processes[at])
+    held[#held + 1] = redis.call('HGET', KEYS[3], processes[at]) or ''
 end
 return {redis.call('HGETALL', KEYS[2]), held}

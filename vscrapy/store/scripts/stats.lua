@@ -1,0 +1,13 @@
+#!lua flags=no-writes
+-- A task's stats, at one moment.
+--
+-- KEYS[1]  stats (HASH)
+-- KEYS[2]  what each process has counted (HASH)
+-- KEYS[3]  stat values (HASH)
+-- KEYS[4]  task record (HASH)
+-- Returns {counted, changes, values, enqueued, filtered}: counted: stat, number, ...; changes: process, packed, ...;
+-- values: process, JSON, ...;
+-- enqueued, filtered: what the frontier has counted itself.
+local own = redis.call('HMGET', KEYS[4], 'enqueued', 'filtered')
+return {redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]), redis.call('HGETALL', KEYS[3]), own[1] or '0',
+    own[2] or '0'}
