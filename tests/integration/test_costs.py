@@ -163,7 +163,7 @@ def test_each_commit_wakes_each_thread_once(cost: Mapping[str, Any]) -> None:
 
 def test_server_does_little_for_a_page(cost: Mapping[str, Any]) -> None:
     """Commands, those of the scripts among them: a part for each commit, and a part for each page."""
-    assert cost["commands"] <= 40 * cost["commits"] + 2 * N_PAGES
+    assert cost["commands"] <= 28 * cost["commits"] + 1.2 * N_PAGES
 
 
 def test_little_travels_for_a_page(cost: Mapping[str, Any]) -> None:
