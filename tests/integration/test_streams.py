@@ -36,7 +36,7 @@ def texts(entries: list[LogEntry]) -> list[str]:
 
 def read_log(streams: Streams, taskid: int, cursor: str = BEGINNING) -> list[LogEntry]:
     """Read what there is after the cursor."""
-    return streams.read(taskid, Cursors(log=cursor), with_items=False, block_ms=1)[0]
+    return streams.read(taskid, Cursors(log=cursor), with_items=False)[0]
 
 
 def item_feeder(store: Store) -> Process:
@@ -167,7 +167,7 @@ def test_last_lines_include_the_end_record(store: Store, streams: Streams) -> No
 
 def test_read_of_nothing_is_empty(store: Store, streams: Streams) -> None:
     """Neither stream exists yet."""
-    assert streams.read(submit(store), Cursors(), with_items=True, block_ms=1) == ([], [])
+    assert streams.read(submit(store), Cursors(), with_items=True) == ([], [])
 
 
 def test_read_takes_no_more_than_is_asked_for(store: Store, streams: Streams) -> None:
@@ -175,7 +175,7 @@ def test_read_takes_no_more_than_is_asked_for(store: Store, streams: Streams) ->
     taskid = submit(store)
     for n in range(5):
         streams.append_log(taskid, lines(n))
-    logs, _ = streams.read(taskid, Cursors(), with_items=False, block_ms=1, most=2)
+    logs, _ = streams.read(taskid, Cursors(), with_items=False, most=2)
     assert texts(logs) == ["0", "1"]
 
 
@@ -185,8 +185,8 @@ def test_read_takes_no_more_than_is_asked_for(store: Store, streams: Streams) ->
 def test_items_come_in_order_with_their_cursors(store: Store, streams: Streams) -> None:
     """Batches come as they were signed, with their counts."""
     taskid = item_feeder(store).taskid
-    _, items = streams.read(taskid, Cursors(), with_items=True, block_ms=1)
-    _, rest = streams.read(taskid, Cursors(items=items[0].cursor), with_items=True, block_ms=1)
+    _, items = streams.read(taskid, Cursors(), with_items=True)
+    _, rest = streams.read(taskid, Cursors(items=items[0].cursor), with_items=True)
     assert [[(entry.n_items, entry.signed) for entry in found] for found in (items, rest)] == [
         [(1, b"batch1"), (2, b"batch2"), (3, b"batch3")],
         [(2, b"batch2"), (3, b"batch3")],
@@ -202,7 +202,7 @@ def test_items_of_a_commit_are_one_batch_of_a_bounded_size(
     process = running(store, submit(store))
     process.commit(Result("feed", items=[b"a", b"b"]), Result("feed", items=[b"c", b"d"]))
     process.commit(Result("feed", items=[b"12345", b"6789", b"abcd", b"larger than ten", b"e"]))
-    _, items = streams.read(process.taskid, Cursors(), with_items=True, block_ms=1)
+    _, items = streams.read(process.taskid, Cursors(), with_items=True)
     assert [(entry.n_items, entry.signed) for entry in items] == [
         *((3, b"abc"), (1, b"d")),
         *((2, b"123456789"), (1, b"abcd"), (1, b"larger than ten"), (1, b"e")),
@@ -213,18 +213,18 @@ def test_log_and_items_are_read_together(store: Store, streams: Streams) -> None
     """One read serves both streams."""
     taskid = item_feeder(store).taskid
     streams.append_log(taskid, lines("a"))
-    logs, items = streams.read(taskid, Cursors(), with_items=True, block_ms=1)
+    logs, items = streams.read(taskid, Cursors(), with_items=True)
     assert (texts(logs), len(items)) == (["a"], 3)
 
 
 def test_one_entry_in_each_stream_is_read_as_one(store: Store, streams: Streams) -> None:
     """A single entry looks much like a list of one, in either protocol."""
     process = running(store, submit(store))
-    [joined], none = streams.read(process.taskid, Cursors(), with_items=True, block_ms=1)
+    [joined], none = streams.read(process.taskid, Cursors(), with_items=True)
     assert (joined.is_joined, joined.lines, none) == (True, (), [])
     process.commit(Result("feed", items=[b"batch"]))
     streams.append_log(process.taskid, lines("a"))
-    logs, items = streams.read(process.taskid, Cursors(log=joined.cursor), with_items=True, block_ms=1)
+    logs, items = streams.read(process.taskid, Cursors(log=joined.cursor), with_items=True)
     assert (len(logs), len(items)) == (1, 1)
     assert not logs[0].is_joined
 
@@ -232,18 +232,18 @@ def test_one_entry_in_each_stream_is_read_as_one(store: Store, streams: Streams)
 def test_items_are_not_read_where_they_are_not_wanted(store: Store, streams: Streams) -> None:
     """Who only follows the log gets no items."""
     taskid = item_feeder(store).taskid
-    assert streams.read(taskid, Cursors(), with_items=False, block_ms=1)[1] == []
+    assert streams.read(taskid, Cursors(), with_items=False)[1] == []
 
 
 def test_trim_items_drops_up_to_the_cursor(store: Store, streams: Streams) -> None:
     """What home has taken is gone, the rest stays; again is harmless."""
     taskid = item_feeder(store).taskid
-    _, items = streams.read(taskid, Cursors(), with_items=True, block_ms=1)
+    _, items = streams.read(taskid, Cursors(), with_items=True)
     streams.fetched_items(taskid, items[1].cursor, is_drop=True)
     streams.fetched_items(taskid, items[1].cursor, is_drop=True)
     record = Tasks(store).record(taskid)
     assert record.items_bytes == len(b"batch3")
-    _, left = streams.read(taskid, Cursors(), with_items=True, block_ms=1)
+    _, left = streams.read(taskid, Cursors(), with_items=True)
     assert [entry.signed for entry in left] == [b"batch3"]
 
 

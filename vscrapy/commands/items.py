@@ -129,7 +129,7 @@ class _Batches:
         """All items; what is not signed is left out."""
         cursors = Cursors(log="$")
         while True:
-            _, entries = self._streams.read(self._taskid, cursors, with_items=True, block_ms=1)
+            _, entries = self._streams.read(self._taskid, cursors, with_items=True)
             if not entries:
                 return
             for entry in entries:

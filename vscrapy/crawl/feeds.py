@@ -203,7 +203,7 @@ class _Reader:
             cursors = Cursors(log="$", items=cursor)
             _, entries = _insist(
                 lambda cursors=cursors: self._streams.read(  # type: ignore[misc]
-                    self._place.taskid, cursors, with_items=True, block_ms=1
+                    self._place.taskid, cursors, with_items=True
                 )
             )
             for entry in entries:

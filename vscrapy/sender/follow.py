@@ -176,7 +176,7 @@ class Follower:
         """After the end record no items are added: take those that are there."""
         while self._home is not None:
             try:
-                _, items = self._streams.read(self._taskid, self._cursors, with_items=True, block_ms=1)
+                _, items = self._streams.read(self._taskid, self._cursors, with_items=True)
             except (StoreUnavailable, StoreRefused) as error:
                 self._lost(error)
                 continue
