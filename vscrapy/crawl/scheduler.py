@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from scrapy import Request, signals
 from scrapy.core.scheduler import BaseScheduler
-from scrapy.exceptions import CloseSpider
-from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
 
@@ -30,6 +28,7 @@ from vscrapy.crawl.originals import Originals
 from vscrapy.crawl.seen import Seen
 from vscrapy.crawl.session import Callbacks, Outbox, Session
 from vscrapy.crawl.spiderstate import SpiderState
+from vscrapy.crawl.startreader import StartReader
 from vscrapy.errors import NotVerified
 from vscrapy.internals import ORIGIN, EngineHooks, slot_key, thread_caller
 from vscrapy.politeness import Politeness, is_by_slot
@@ -111,7 +110,6 @@ class Scheduler(BaseScheduler):
         self._is_first = False
         self._opened: Deferred[None] | None = None
         self._closed: Deferred[None] | None = None
-        self._start_gate: Deferred[None] | None = None
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Scheduler:
@@ -156,6 +154,12 @@ class Scheduler(BaseScheduler):
             self._crawler, self._session, self.place.key, on_start_failed=self._hooks.mark_start_failed
         )
         self._shared.install()
+        self._start = StartReader(
+            self._start_outputs,
+            is_wanted=self._is_start_wanted,
+            is_closing=lambda: self._hooks.is_closing,
+            on_failed=self._shared.start_failed,
+        )
         self._close_spider = TaskCloseSpider(self._crawler, self._session)
         self._spider_state = SpiderState(self._crawler, self.place, self._session)
         Failures(self._crawler, self.place, self._find).install()
@@ -233,7 +237,7 @@ class Scheduler(BaseScheduler):
                 self._origins[request] = Origin(local=found)
             self._is_engine_waiting = False
             if self._is_strict:
-                self._call(self._turn_start)
+                self._call(self._start.turn)
             with self._stats.noted_in(self._origins[request].stats):
                 self._count("scheduler/dequeued/memory")
                 self._count("scheduler/dequeued")
@@ -280,7 +284,7 @@ class Scheduler(BaseScheduler):
         self._is_paused = joined.state is TaskState.PAUSED
         self._close_spider.begin(joined.elapsed_s)
         self._spider_state.begin(joined.spider_state)
-        self._hooks.replace_start(None if skip is None else lambda start: self._read_start(start, skip))
+        self._hooks.replace_start(None if skip is None else lambda start: self._start.read(start, skip))
         assert self._opened is not None
         self._opened.callback(None)
         self._ask()
@@ -320,7 +324,7 @@ class Scheduler(BaseScheduler):
             self._buffer.choose()
         self._hold(reply)
         was_idle, self._is_task_idle = self._is_task_idle, reply.is_idle
-        self._turn_start()
+        self._start.turn()
         was_near_limit = self._close_spider.is_waiting
         reason_to_close = self._close_spider.learn(reply.counts, outbox.counts, reply.leased)
         if reply.state in (TaskState.STOPPING, TaskState.FINISHED):
@@ -648,44 +652,6 @@ class Scheduler(BaseScheduler):
             self._hooks.close(reason)
 
     # start()
-
-    async def _read_start(self, outputs: AsyncIterator[Any], skip: int) -> AsyncIterator[Any]:
-        """Read ``start()``: skip what is committed, mark where each output comes from, and do not run ahead."""
-        try:
-            await self._start_turn()
-            async for output in outputs:
-                if skip:
-                    skip -= 1
-                    continue
-                origin = self._start_outputs.new()
-                ORIGIN.set(origin)
-                yield output
-                ORIGIN.set(None)
-                if isinstance(output, Request):
-                    origin.is_finished = True
-                    self._start_outputs.settle()
-                await self._start_turn()
-        except Exception as error:
-            # The engine tells of it; what was read before counts, and more does not come. A process that leaves is
-            # not at the end: without asyncio its cancelled wait is an ordinary exception, and another reads on.
-            if not self._hooks.is_closing:
-                if not isinstance(error, CloseSpider):
-                    self._shared.start_failed()
-                self._start_outputs.exhausted()
-            raise
-        self._start_outputs.exhausted()
-
-    async def _start_turn(self) -> None:
-        """Wait until ``start()`` is wanted."""
-        if not self._is_start_wanted():
-            self._start_gate = Deferred()
-            await maybe_deferred_to_future(self._start_gate)
-
-    def _turn_start(self) -> None:
-        """Let ``start()`` be read on, if it waits and is wanted."""
-        if self._start_gate is not None and self._is_start_wanted():
-            gate, self._start_gate = self._start_gate, None
-            gate.callback(None)
 
     def _is_start_wanted(self) -> bool:
         if self._is_paused or self._is_held:
