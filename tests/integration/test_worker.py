@@ -195,7 +195,7 @@ class Cluster:
 
     def lines(self, taskid: int) -> list[wire.LogLine]:
         """The task's log."""
-        entries, _ = Streams(self.store).read(taskid, Cursors(), with_items=False, block_ms=1)
+        entries, _ = Streams(self.store).read(taskid, Cursors(), with_items=False)
         return [line for entry in entries for line in entry.lines]
 
     def text(self, taskid: int) -> str:
@@ -348,10 +348,13 @@ def test_killed_process_takes_its_children_with_it(cluster: Cluster) -> None:
         say(f"pid={child.pid} ")
         if spec["number"] == 1: os.kill(os.getpid(), 9)
         child.kill()
+        say("the second has ended its own")
         listen()
     """)
     pid = cluster.pid(taskid)
     wait_for(lambda: not is_alive(pid))
+    # The end of this test kills the agent, which then ends no children of its processes.
+    wait_for(lambda: "the second has ended its own" in cluster.text(taskid))
 
 
 def test_daemonised_grandchild_does_not_hold_up_the_end(cluster: Cluster) -> None:

@@ -42,13 +42,16 @@ class Process:
     """One crawl process: what it tells is kept until the task hands it on."""
 
     def __init__(self, name: str, body: bytes) -> None:
-        self.claims: list[str] = []
+        self.claims: list[tuple[str, int]] = []
         self.told: list[tuple[str, str]] = []
         crawler = get_crawler(settings_dict={"ROBOTSTXT_OBEY": True})
         crawler.engine = self.engine = Engine(body)  # type: ignore[assignment]
         self._middleware = RobotsTxtMiddleware.from_crawler(crawler)
         self.robots = SharedRobots(
-            self._middleware, name, claim=self.claims.append, tell=lambda site, value: self.told.append((site, value))
+            self._middleware,
+            name,
+            claim=lambda *claim: self.claims.append(claim),
+            tell=lambda *told: self.told.append(told),
         )
 
     def ask(self, path: str = "/") -> Any:
@@ -82,9 +85,9 @@ def test_robots_who_claims_first_fetches_and_the_other_waits(timers: list[Callab
     """Each of a process's requests waits; one claim is made, one fetch, and all go on."""
     first, second = Process("one", FORBIDS), Process("two", FORBIDS)
     asked = [first.ask(), first.ask("/secret"), second.ask()]
-    assert (first.claims, second.claims, first.engine.n_asked) == ([SITE], [SITE], 0)
-    first.robots.learn_claim(SITE, "one")
-    second.robots.learn_claim(SITE, "one")
+    assert (first.claims, second.claims, first.engine.n_asked) == ([(SITE, 1)], [(SITE, 1)], 0)
+    first.robots.learn_claim(SITE, 1, "one")
+    second.robots.learn_claim(SITE, 1, "one")
     assert [each.called for each in asked] == [True, True, False]
     assert (first.engine.n_asked, second.engine.n_asked) == (1, 0)
     second.robots.learn(*first.told[0])
@@ -93,19 +96,54 @@ def test_robots_who_claims_first_fetches_and_the_other_waits(timers: list[Callab
     assert (second.engine.n_asked, second.told, timers) == (0, [], [])
 
 
-def test_robots_that_nobody_tells_of_are_fetched_after_a_while(timers: list[Callable[[], object]]) -> None:
-    """The one whose turn it was may be dead, and so may Redis; what is heard later changes nothing."""
-    process = Process("two", FORBIDS)
-    asked = process.ask()
-    process.robots.learn_claim(SITE, "one")
-    (timer,) = list(timers)
+def expire(timers: list[Callable[[], object]]) -> None:
+    """The time is up that the only process waits."""
+    [timer] = timers
     timers.clear()
     timer()
+
+
+def test_robots_that_nobody_tells_of_are_claimed_anew(timers: list[Callable[[], object]]) -> None:
+    """The one whose turn it was may be dead: one of the others takes it, and the rest wait for that one."""
+    second, third = Process("two", FORBIDS), Process("three", FORBIDS)
+    asked = [second.ask(), third.ask()]
+    for process in (second, third):
+        process.robots.learn_claim(SITE, 1, "one")
+    for timer in timers[:]:
+        timers.remove(timer)
+        timer()
+    assert (second.claims, third.claims) == ([(SITE, 1), (SITE, 2)], [(SITE, 1), (SITE, 2)])
+    for process in (second, third):
+        process.robots.learn_claim(SITE, 2, "three")
+    assert [each.called for each in asked] == [False, True]
+    assert (second.engine.n_asked, third.engine.n_asked) == (0, 1)
+    second.robots.learn(*third.told[0])
+    assert asked[0].called
+    assert (second.engine.n_asked, timers) == (0, [])
+
+
+def test_robots_are_fetched_where_redis_does_not_say_by_whom(timers: list[Callable[[], object]]) -> None:
+    """What is heard later changes nothing."""
+    process = Process("two", FORBIDS)
+    asked = process.ask()
+    expire(timers)
     assert asked.called
     assert process.engine.n_asked == 1
-    process.robots.learn_claim(SITE, "one")
+    process.robots.learn_claim(SITE, 1, "one")
     process.robots.learn(SITE, "")
     assert not process.ask().result.allowed(f"http://{SITE}/secret", "anybody")
+
+
+def test_robots_wait_anew_for_who_took_the_turn_over(timers: list[Callable[[], object]]) -> None:
+    """Of a later round that another process began, the time counts from when it is heard of."""
+    process = Process("two", FORBIDS)
+    process.ask()
+    process.robots.learn_claim(SITE, 1, "one")
+    before = timers[:]
+    process.robots.learn_claim(SITE, 2, "three")
+    assert (len(timers), timers != before) == (1, True)
+    expire(timers)
+    assert process.claims == [(SITE, 1), (SITE, 3)]
 
 
 def test_robots_that_are_too_large_are_fetched_by_each(timers: list[Callable[[], object]]) -> None:
@@ -113,8 +151,8 @@ def test_robots_that_are_too_large_are_fetched_by_each(timers: list[Callable[[],
     body = FORBIDS + b"#" * ROBOTS_BYTES
     first, second = Process("one", body), Process("two", body)
     asked = [first.ask(), second.ask()]
-    first.robots.learn_claim(SITE, "one")
-    second.robots.learn_claim(SITE, "one")
+    first.robots.learn_claim(SITE, 1, "one")
+    second.robots.learn_claim(SITE, 1, "one")
     assert [len(value) for _, value in first.told] == [1]
     second.robots.learn(*first.told[0])
     assert [each.called for each in asked] == [True, True]

@@ -38,7 +38,7 @@ _START_FAILED: Final = "start-failed"
 _COOKIE: Final = "cookie"
 _ROBOTS: Final = "robots"
 #: Of such a fact, the first process that tells it is kept: it has met a domain first (OffsiteMiddleware), or it
-#: fetches the robots.txt of a site, whose name follows then.
+#: fetches the robots.txt of a site, of which the round and the name follow then.
 _FIRST: Final = "first"
 _FETCHES: Final = "robots:"
 _DOMAINS_STAT: Final = "offsite/domains"
@@ -109,7 +109,8 @@ class SharedFacts:
             self._on_start_failed()
         elif kind == _FIRST and rest.startswith(_FETCHES):
             if self._robots is not None:
-                self._robots.learn_claim(rest.removeprefix(_FETCHES), value)
+                number, _, site = rest.removeprefix(_FETCHES).partition(":")
+                self._robots.learn_claim(site, int(number), value)
         elif kind == _FIRST and value != self._name:
             self._learn_domain(rest)
 
@@ -126,8 +127,8 @@ class SharedFacts:
         """``start()`` has raised an exception here: whoever closes the spider gives that as the reason."""
         self._tell(_START_FAILED, "1")
 
-    def _claim_robots(self, site: str) -> None:
-        self._tell(f"{_FIRST}:{_FETCHES}{site}", self._name)
+    def _claim_robots(self, site: str, number: int) -> None:
+        self._tell(f"{_FIRST}:{_FETCHES}{number}:{site}", self._name)
 
     def _tell_robots(self, site: str, value: str) -> None:
         self._tell(f"{_ROBOTS}:{site}", value)
