@@ -184,24 +184,6 @@ def test_nothing_waits_where_the_order_counts(store: Store) -> None:
     told.until(lambda: told.is_closed)
 
 
-@pytest.mark.parametrize(("waiting", "n_left"), [(CAPACITY, 5), (CAPACITY - 1, 9)], ids=["enough", "too-little"])
-def test_wish_waits_for_results_longer_where_enough_waits_for_it(told: Told, waiting: int, n_left: int) -> None:
-    """No plenty: until a quarter of the leases is left where the reply will bring all that it asks for, else half."""
-    told.session.feed(0)
-    told.session.want(WAITING - CAPACITY - waiting)
-    told.until(lambda: len(told.leases) == WAITING - waiting)
-    told.session.feed(CAPACITY)
-    told.commits.clear()
-    told.put(0)
-    told.session.want(1)
-    told.session.feed(n_left)
-    told.put(1)
-    assert not told.commits
-    told.session.feed(n_left - 1)
-    told.until(lambda: bool(told.results))
-    assert (told.results, told.commits[0][2]) == ([2], CAPACITY - n_left + 1)
-
-
 def test_requests_do_not_wait_where_a_further_process_could_come_for_them(told: Told) -> None:
     """Something waits on Redis, but no plenty: leases are short, so what is found leaves at once."""
     told.session.want(WAITING - 2 * CAPACITY)

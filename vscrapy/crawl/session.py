@@ -163,8 +163,8 @@ class Session:
         #: Leases that have not begun.
         self._n_leases = 0
         self._is_gathering = False
-        #: At the last reply, as much waited on Redis as this process takes; and plenty, for all.
-        self._has_enough = self._has_plenty = False
+        #: At the last reply, plenty waited on Redis.
+        self._has_plenty = False
         #: How long a commit may wait for more results, by what waited (seconds).
         self._gather_s = GATHER_SHORT_S
         #: So many results go into the next commit at most.
@@ -285,8 +285,8 @@ class Session:
 
     @property
     def _is_fed(self) -> bool:
-        # Where enough waits, the next leases come with the next reply for sure.
-        return self._n_leases * (4 if self._has_enough else 2) > self._capacity
+        # Of plenty, the next leases come with the next reply for sure.
+        return self._n_leases * (4 if self._has_plenty else 2) > self._capacity
 
     @property
     def waiting(self) -> int:
@@ -417,7 +417,6 @@ class Session:
 
     def _learn(self, reply: Committed) -> None:
         """How long may the next commit wait for more results?"""
-        self._has_enough = reply.queued >= self._capacity
         self._has_plenty = reply.queued >= max(reply.leased, 2 * self._capacity)
         if reply.queued == 0:
             self._gather_s = GATHER_SHORT_S
