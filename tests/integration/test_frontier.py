@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.integration.machine import wait_for
@@ -571,7 +573,7 @@ def test_counted_stats_add_up_whatever_their_type(store: Store, taskid: int, num
     assert Tasks(store).stats(taskid)[0]["n"] == pytest.approx(sum(numbers))
 
 
-@pytest.mark.parametrize("number", [float("inf"), float("nan"), 2**63, 10**30])
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), 2**63, 10**30, 10**400])
 def test_stat_that_redis_cannot_count_does_not_harm_the_commit(store: Store, taskid: int, number: float) -> None:
     """A script is not rolled back: a bad number must never cost the requests that come with it."""
     process = running(store, taskid)
@@ -579,6 +581,18 @@ def test_stat_that_redis_cannot_count_does_not_harm_the_commit(store: Store, tas
     work = Result("feed", requests=[request("1")])
     reply = process.commit(work, stats=StatChanges({"n": number}, {"m": number}, {"l": number}))
     assert reply.queued == 1
+    assert Tasks(store).stats(taskid)[0]["scheduler/enqueued"] == 1
+    process.leave()
+    assert Tasks(store).stats(taskid)[0]["scheduler/enqueued"] == 1
+
+
+def test_stat_that_is_named_by_a_number_is_counted(store: Store, taskid: int) -> None:
+    """Scrapy takes any name; on Redis it is a text."""
+    process = running(store, taskid)
+    named: Any = {404: 2}
+    process.commit(stats=StatChanges(named))
+    process.commit(stats=StatChanges(named))
+    assert Tasks(store).stats(taskid)[0] == {"404": 4}
 
 
 def test_raised_and_lowered_stats_keep_their_extreme(store: Store, taskid: int) -> None:

@@ -58,9 +58,8 @@ class Outbox:
     """What the reactor's thread has handed over and no commit has taken yet."""
 
     results: list[Result] = field(default_factory=list)
-    added: dict[str, int | float] = field(default_factory=dict)
-    raised: dict[str, int | float] = field(default_factory=dict)
-    lowered: dict[str, int | float] = field(default_factory=dict)
+    #: Changes of counted stats.
+    stats: StatChanges = field(default_factory=StatChanges)
     stat_values: str = ""
     facts: dict[str, str] = field(default_factory=dict)
     shares: dict[str, int] = field(default_factory=dict)
@@ -75,18 +74,8 @@ class Outbox:
 
     def add_stats(self, delta: StatChanges, stat_values: str) -> None:
         """Put changes of stats on top of those that wait."""
-        for name, number in delta.added.items():
-            self.added[name] = self.added.get(name, 0) + number
-        for name, number in delta.raised.items():
-            self.raised[name] = max(self.raised.get(name, number), number)
-        for name, number in delta.lowered.items():
-            self.lowered[name] = min(self.lowered.get(name, number), number)
+        self.stats = self.stats.plus(delta)
         self.stat_values = stat_values or self.stat_values
-
-    @property
-    def stats(self) -> StatChanges:
-        """The changes of counted stats."""
-        return StatChanges(self.added, self.raised, self.lowered)
 
     @property
     def is_pressing(self) -> bool:
@@ -96,7 +85,7 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """Is there nothing to commit? Needs have a time of their own."""
-        has_stats = self.added or self.raised or self.lowered or self.stat_values
+        has_stats = self.stats.are_there or self.stat_values
         return not (self.results or has_stats or self.facts or self.shares or self.is_urgent)
 
     @property

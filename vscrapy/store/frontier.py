@@ -6,7 +6,6 @@ A request is waiting, leased or done, exactly one of them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -17,7 +16,7 @@ from vscrapy import keys
 from vscrapy.errors import Fenced, TaskGone
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store, text
-from vscrapy.store.stat_changes import StatChanges
+from vscrapy.store.stat_changes import StatChanges, is_finite
 
 #: Crashes in a row, without one finished request, that end a task.
 MOST_CRASHES: Final = 5
@@ -398,20 +397,22 @@ class Frontier:
 
 def _changes_of(stats: StatChanges, results: Sequence[Result]) -> StatChanges:
     """What a commit counts: with what was counted on behalf of its results, and what its worker has done."""
+    added = dict(stats.added)
     for result in results:
-        stats = stats.plus(StatChanges(result.stats)) if result.stats else stats
+        for name, number in result.stats.items():
+            added[name] = added.get(name, 0) + number
     work = {
         "done": sum(result.what == "done" for result in results),
         "failed": sum(len(result.failures) for result in results),
-        "errors": _whole(stats.added.get("log_count/ERROR", 0)),
+        "errors": _whole(added.get("log_count/ERROR", 0)),
         "items": sum(len(result.items) for result in results),
     }
-    return stats.plus(StatChanges(work={what: number for what, number in work.items() if number}))
+    return StatChanges(added, stats.raised, stats.lowered, {what: number for what, number in work.items() if number})
 
 
 def _whole(number: int | float) -> int:
     """Of a stat that is told as a whole number, which a project may have counted in floats."""
-    return int(number) if math.isfinite(number) else 0
+    return int(number) if is_finite(number) else 0
 
 
 def _numbers(numbers: Mapping[str, int]) -> Iterable[Any]:

@@ -33,6 +33,11 @@ class StatChanges:
     lowered: Mapping[str, int | float] = field(default_factory=dict)
     work: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def are_there(self) -> bool:
+        """Is there any?"""
+        return bool(self.added or self.raised or self.lowered or self.work)
+
     def plus(self, other: StatChanges) -> StatChanges:
         """With what came after them."""
         return StatChanges(
@@ -57,7 +62,7 @@ def _merged(old: Mapping[str, _N], new: Mapping[str, _N], both: Callable[[_N, _N
 
 
 def _packed(name: str, operation: str, number: int | float) -> bytes:
-    data = name.encode("utf-8", "backslashreplace")
+    data = str(name).encode("utf-8", "backslashreplace")  # a project may name a stat by a number
     # By its base type: a subclass, such as numpy's, may have a repr of its own.
     value = repr(int(number) if isinstance(number, int) else float(number))
     return b"%d %s %s %s" % (len(data), operation.encode(), value.encode(), data)
@@ -69,8 +74,16 @@ def unpacked(data: bytes) -> Iterator[tuple[str, str, int | float]]:
     while (head := _HEAD.match(data, at)) is not None:
         at = head.end() + int(head[1])
         number = number_of(text(head[3]))
-        if number is not None and math.isfinite(number):
+        if number is not None and is_finite(number):
             yield text(data[head.end() : at]), text(head[2]), number
+
+
+def is_finite(number: int | float) -> bool:
+    """Is it a number that Redis can count?"""
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number that is no float
+        return False
 
 
 def number_of(value: str) -> int | float | None:
