@@ -26,11 +26,10 @@ from benchmarks.load import N_LINKS
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import Committed, Frontier, Lease, Limits, NewRequest, Result, leave
 from vscrapy.store.stat_changes import StatChanges
-from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import HEARTBEAT_S, Workers
 from vscrapy.wire import encode_items, encode_request, fingerprint_place, pickle_item
 from vscrapy.worker.agent import LOOK_S
-from vscrapy.worker.watch import with_counted_followers, with_watched_sender
+from vscrapy.worker.observer import Observer
 
 #: Requests that a process has in flight, and leases that it keeps beside them: Scrapy's CONCURRENT_REQUESTS.
 CAPACITY: Final = 16
@@ -255,7 +254,7 @@ class SimulatedWorker:
 
     def __init__(self, store: Store, name: str, n_processes: int) -> None:
         self._workers = Workers(store)
-        self._tasks = Tasks(store)
+        self._observer = Observer(store)
         self._name = name
         self._fields = {"slots": n_processes, "processes": n_processes, "refused": 0}
 
@@ -269,11 +268,8 @@ class SimulatedWorker:
         self._workers.beat(self._name, self._name, self._fields)
 
     def look(self, here: frozenset[int]) -> None:
-        """Ask what ``Agent._observe`` asks, with crawl processes of these tasks here."""
-        _, live = self._tasks.registry()
-        records = self._tasks.records(sorted({*live, *here}))
-        watched = with_watched_sender(records.values(), here)
-        self._tasks.audience(watched, with_counted_followers(records.values(), here))
+        """Look as an agent does, with crawl processes of these tasks here."""
+        self._observer.look(here)
 
     def end(self) -> None:
         """Sign off."""

@@ -76,7 +76,7 @@ def job(taskid: int) -> str:
 
 
 def processes(taskid: int) -> str:
-    """HASH crawl process -> JSON (worker, number, seq of its last commit, ...). Live."""
+    """HASH crawl process -> JSON (worker, number, ...). Live."""
     return prefix(taskid) + "processes"
 
 
@@ -86,13 +86,16 @@ def leases(taskid: int, process: str) -> str:
 
 
 def stats(taskid: int) -> str:
-    """HASH Scrapy stat -> number, without :func:`stat_changes`. Live, then ``FINISHED_TTL_S``."""
+    """HASH Scrapy stat -> number, without what is in :func:`commits`. Live, then ``FINISHED_TTL_S``."""
     return prefix(taskid) + "stats"
 
 
-def stat_changes(taskid: int) -> str:
-    """HASH crawl process -> what it has counted, packed, and is not in :func:`stats` and :func:`counts` yet. Live."""
-    return prefix(taskid) + "stat_changes"
+def commits(taskid: int) -> str:
+    """
+    HASH crawl process -> its last commit: number and more, and what it has counted and is not in :func:`stats` and
+    :func:`counts` yet (``_commits.lua``). Live.
+    """
+    return prefix(taskid) + "commits"
 
 
 def stat_values(taskid: int) -> str:
@@ -190,6 +193,7 @@ def followers(taskid: int) -> str:
 #   <prefix>closing           HASH name -> number: what the task counts, not as a stat (for CLOSESPIDER_*)
 #   <prefix>suspects          LIST of "SLOT LF QUEUE LF payload": in hand when their process died; they run alone
 #   <prefix>deaths            HASH SHA-1 of such a payload -> how many processes have died with it in hand
-#   <prefix>seen:PLACE        SET of integers: 64 bits of each fingerprint seen; PLACE: 000 to fff
+#   <prefix>first             SET of the first fingerprints seen: place, and 64 bits
+#   <prefix>seen:PLACE        SET of integers: 64 bits of each fingerprint seen after those; PLACE: 000 to fff
 #   <prefix>wide:PLACE        SET of integers: the same, of those that came when the first sets were nearly full;
 #                             PLACE: 0000 to ffff

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 #: Version of the keys, the payloads and the scripts. Both sides of a Redis must have the same.
-PROTOCOL = 6
+PROTOCOL = 7
 
 
 @dataclass(frozen=True, slots=True)

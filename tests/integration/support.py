@@ -97,7 +97,7 @@ class Process:
     ) -> Joined:
         """Join the task."""
         joined = self.frontier.join(capacity=capacity, is_lifo=is_lifo, is_start_lifo=is_start_lifo, limits=limits)
-        assert joined is not None
+        assert isinstance(joined, Joined)
         return joined
 
     def commit(self, *results: Result, **options: Any) -> Committed:
@@ -141,9 +141,19 @@ class Process:
 
 def begin_at_once(store: Store, taskid: int, process: str) -> None:
     """Let a process have begun when it brought its task on for the first time."""
+    if (ms := done_ms(store, taskid, process)) is not None:
+        set_begin(store, taskid, process, ms)
+
+
+def done_ms(store: Store, taskid: int, process: str) -> int | None:
+    """When a process brought its task on for the first time (ms); None: it has not yet."""
+    return int(store.client.hget(keys.commits(taskid), process).split()[1]) or None
+
+
+def set_begin(store: Store, taskid: int, process: str, ms: int) -> None:
+    """Let a process have begun at this time (ms)."""
     place = json.loads(store.client.hget(keys.processes(taskid), process))
-    place["claimed_ms"] = place.get("done_ms", place["claimed_ms"])
-    store.client.hset(keys.processes(taskid), process, json.dumps(place))
+    store.client.hset(keys.processes(taskid), process, json.dumps({**place, "claimed_ms": ms}))
 
 
 def running(store: Store, taskid: int, **options: Any) -> Process:

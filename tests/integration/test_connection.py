@@ -17,6 +17,7 @@ from vscrapy.states import StopMode, TaskState
 from vscrapy.store import connection
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import leave
+from vscrapy.store.looks import Looks
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Heard, Workers
 
@@ -151,11 +152,11 @@ def test_server_that_restarts_keeps_what_was_committed(
 
 def test_server_has_another_identity_after_a_restart(own_home: Path, own_store: Store) -> None:
     """Who looks can tell that connections were lost without their owners' fault."""
-    before, _ = Tasks(own_store).registry()
+    before = Looks(own_store).see([]).server_id
     embedded.shutdown(own_home)
     embedded.ensure(own_home)
     wait_until(lambda: _answers(own_store))
-    assert Tasks(own_store).registry()[0] != before
+    assert Looks(own_store).see([]).server_id != before
 
 
 def _answers(store: Store) -> bool:

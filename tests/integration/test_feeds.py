@@ -21,6 +21,7 @@ from vscrapy import keys
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.frontier import FEED_WAIT_MS, MOST_FEED_TRIES, Result
+from vscrapy.store.looks import Looks
 from vscrapy.store.tasks import Tasks
 from vscrapy.store.workers import Workers
 
@@ -140,7 +141,7 @@ def test_feeds_of_a_detached_task_are_stored_once(machine: Machine, numbers: Pat
     (vault / "hold").touch()
     taskid = detach(machine, numbers, site)
     following = machine.start(["vscrapy", "-c", str(taskid)])
-    wait_for(lambda: machine.tasks.audience([], [taskid]).followers[taskid] == 1, what="somebody follows")
+    wait_for(lambda: Looks(machine.store).audience([], [taskid]).followers[taskid] == 1, what="somebody follows")
     since_ms = machine.tasks.now_ms()
     wait_for(lambda: machine.tasks.now_ms() - since_ms > 2000, what="the worker knows that")
     (vault / "hold").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from vscrapy.store.frontier import (
     Limits,
     NewRequest,
     Result,
+    Unconfirmed,
     leave,
     share,
 )
@@ -338,12 +340,19 @@ def test_join_waits_until_the_task_is_confirmed(store: Store) -> None:
     """Nothing is changed by who asks too early: nobody hears of it, and ``start()`` stays with nobody."""
     process, tasks = provisional(store), Tasks(store)
     before = store.client.hgetall(keys.task(process.taskid))
-    assert process.frontier.join(capacity=16, is_lifo=True, is_start_lifo=True) is None
+    waits = process.frontier.join(capacity=16, is_lifo=True, is_start_lifo=True)
+    assert waits == Unconfirmed("0-0")
     assert store.client.hgetall(keys.task(process.taskid)) == before
     assert not store.client.exists(keys.log(process.taskid))
-    assert tasks.confirm(process.taskid)
+    process.frontier.wait_for_word(waits, most_ms=10)  # in vain
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(process.frontier.wait_for_word, waits, most_ms=10_000)
+        wait_for(lambda: store.client.info("clients")["blocked_clients"] == 1, what="it waits")
+        assert tasks.confirm(process.taskid)
+        waiting.result(timeout=5)
     assert process.join().start_from == 0
     assert tasks.confirm(process.taskid)  # a repeated call
+    assert [entry.is_joined for entry in Streams(store).last_lines(process.taskid, 9)] == [False, True]
     assert not tasks.confirm(process.taskid + 1)
 
 
@@ -646,7 +655,7 @@ def test_stats_of_a_process_are_the_same_when_it_has_left(store: Store, taskid: 
     assert before == {**dict.fromkeys(NAMES, pytest.approx(-7)), "most": 3, "whole": 2, "least": -7, **own}
     goes.leave("crashed")
     assert Tasks(store).stats(taskid)[0] == before
-    assert store.client.hkeys(keys.stat_changes(taskid)) == [stays.name.encode()]
+    assert store.client.hkeys(keys.commits(taskid)) == [stays.name.encode()]
 
 
 def test_stats_with_many_names_are_added_up_at_once(store: Store, taskid: int) -> None:
@@ -656,7 +665,7 @@ def test_stats_with_many_names_are_added_up_at_once(store: Store, taskid: int) -
         stats = StatChanges({f"{'n' * 100}{number}": 1, "all": 1})
         process.commit(stats=stats)
         process.repeat(stats=stats)
-        sent = store.client.hget(keys.stat_changes(taskid), process.name)
+        sent = store.client.hget(keys.commits(taskid), process.name)
         length = max(length, len(sent or b""))
     found = Tasks(store).stats(taskid)[0]
     assert found == {"all": 40, **{f"{'n' * 100}{number}": 1 for number in range(40)}}

@@ -35,6 +35,7 @@ from vscrapy.store.frontier import (
     MOST_CRASHES,
     Committed,
     Frontier,
+    Joined,
     Lease,
     NewRequest,
     Result,
@@ -164,7 +165,7 @@ class FrontierMachine(RuleBasedStateMachine):
         """A crawl process is ready, perhaps for the second time."""
         member = self.draw_member(data)
         joined = self.frontier(member).join(capacity=CAPACITY, **self.order)
-        assert joined is not None
+        assert isinstance(joined, Joined)
         if self.start in ("waiting", "lost"):
             self.start, self.start_owner = "running", member
         start_from = self.start_done if self.start_owner is member and self.start == "running" else None

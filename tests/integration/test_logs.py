@@ -22,6 +22,7 @@ import pytest
 from tests.integration.machine import BIN, Machine, Running, Site, wait_for, write_project
 from vscrapy import keys
 from vscrapy.states import TaskState
+from vscrapy.store.looks import Looks
 from vscrapy.store.streams import Cursors, Streams
 
 pytest_plugins = ["tests.integration.machine"]
@@ -347,7 +348,7 @@ def test_crawl_is_not_slowed_when_the_terminal_is_slow(
     else:
         sender = machine.start(crawl, project)
         task = taskid(sender)
-        wait_for(lambda: machine.tasks.audience([task]).senders[task] == 1, what="the sender is seen")
+        wait_for(lambda: Looks(machine.store).audience([task]).senders[task] == 1, what="the sender is seen")
         sender.signal(signal.SIGSTOP)
     since_s = time.monotonic()
     wait_for(lambda: machine.tasks.record(task).state is TaskState.FINISHED)

@@ -9,7 +9,7 @@ import signal
 from collections import Counter
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -90,19 +90,19 @@ class Crawl:
         """The task's record."""
         return self.machine.tasks.record(self.taskid)
 
-    def places(self) -> dict[str, dict[str, Any]]:
+    def commits(self) -> dict[str, int]:
         """The crawl processes that have a place, with the number of their last commit."""
-        found: dict[bytes, bytes] = self.machine.store.client.hgetall(keys.processes(self.taskid))
-        return {process.decode(): json.loads(place) for process, place in found.items()}
+        found: dict[bytes, bytes] = self.machine.store.client.hgetall(keys.commits(self.taskid))
+        return {process.decode(): int(commit.split()[0]) for process, commit in found.items()}
 
     def wait_for_looks(self, number: int = N_LOOKS) -> None:
         """Wait until each crawl process has committed so often, with or without anything to say."""
-        before = self.places()
+        before = self.commits()
         assert before
         wait_for(
             lambda: all(
-                place["seq"] >= before[process]["seq"] + number if process in before else True
-                for process, place in self.places().items()
+                seq >= before[process] + number if process in before else True
+                for process, seq in self.commits().items()
             ),
             what="looks at the task",
         )
@@ -142,10 +142,10 @@ def test_paused_crawl_rests_and_is_whole_after_resume(machine: Machine, slow_sit
     assert (paused.exit_code, paused.stdout) == (0, f"task {crawl.taskid}: paused\n"), paused.output
     crawl.pause()  # which it is already
     crawl.sender.wait_for_output(rf"^vscrapy: task {crawl.taskid} is paused; 'vscrapy resume {crawl.taskid}' lets it")
-    before, processes = pages_of(slow_site), set(crawl.places())
+    before, processes = pages_of(slow_site), set(crawl.commits())
     crawl.wait_for_looks()
     record = crawl.record
-    assert (record.state, pages_of(slow_site), set(crawl.places())) == (TaskState.PAUSED, before, processes)
+    assert (record.state, pages_of(slow_site), set(crawl.commits())) == (TaskState.PAUSED, before, processes)
     assert record.queued == N_PAGES_BY_COMMAND - before.total()
     listed = machine.run(["vscrapy", "-l"]).stdout
     assert re.search(rf"^ *{crawl.taskid} +pages +paused ", listed, re.MULTILINE)
@@ -200,7 +200,7 @@ def test_queued_task_that_is_paused_gets_a_process_after_resume_only(
     assert first.sender.wait().exit_code == 0
     third = Crawl(machine, shop, slow_site, "pages", "--workers", "1")
     third.finish()  # the slot was free, and went to the younger one
-    assert (crawl.record.state, crawl.places()) == (TaskState.PAUSED, {})
+    assert (crawl.record.state, crawl.commits()) == (TaskState.PAUSED, {})
     finished = machine.run(["vscrapy", "resume", str(crawl.taskid)])
     assert finished.stdout == f"task {crawl.taskid}: queued\n"
     crawl.finish()
@@ -217,7 +217,7 @@ def test_process_that_is_killed_while_its_task_is_paused_is_replaced_after_resum
     [pid] = [pid for pid, title in machine.processes().items() if title.startswith("vscrapy-crawl")]
     os.kill(pid, signal.SIGKILL)
     crawl.sender.wait_for_output(r"was killed by SIGKILL")
-    wait_for(lambda: not crawl.places(), what="its place is free")
+    wait_for(lambda: not crawl.commits(), what="its place is free")
     assert crawl.record.state is TaskState.PAUSED
     crawl.resume()
     crawl.finish()
@@ -240,7 +240,7 @@ def test_process_that_leaves_while_its_task_is_paused_hands_start_on(
     crawl.pause()
     first.signal(signal.SIGTERM)
     first.wait()
-    assert (crawl.record.state, crawl.places()) == (TaskState.PAUSED, {})
+    assert (crawl.record.state, crawl.commits()) == (TaskState.PAUSED, {})
     machine.start_worker(1, "w2")
     crawl.resume()
     crawl.finish()

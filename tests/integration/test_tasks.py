@@ -14,6 +14,7 @@ from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store
 from vscrapy.store.entries import EndRecord
 from vscrapy.store.frontier import Result
+from vscrapy.store.looks import Looks
 from vscrapy.store.streams import Streams
 from vscrapy.store.submission import TaskOptions
 from vscrapy.store.tasks import Subscription, TaskRecord, Tasks
@@ -227,7 +228,7 @@ def test_followers_are_counted_by_their_subscription(store: Store, tasks: Tasks)
     """One connection can follow several tasks."""
     subscription = Subscription(store, keys.followers(7), keys.followers(8))
     subscription.keep(wait_s=0.1)
-    found = tasks.audience([7], [7, 8, 9])
+    found = Looks(store).audience([7], [7, 8, 9])
     assert (found.senders, found.followers) == ({7: 0}, {7: 1, 8: 1, 9: 0})
     subscription.close()
 
@@ -291,11 +292,11 @@ def test_sign_of_life_for_a_task_that_is_gone_makes_no_record(store: Store, task
 def test_sender_is_seen_as_long_as_it_is_subscribed(store: Store, tasks: Tasks) -> None:
     """The count goes up and down with the connection."""
     subscription = Subscription(store, keys.sender(7))
-    found = [tasks.audience([7, 8])]
+    found = [Looks(store).audience([7, 8])]
     subscription.keep(wait_s=0.1)
-    found.append(tasks.audience([7, 8], [7]))
+    found.append(Looks(store).audience([7, 8], [7]))
     subscription.close()
-    found.append(tasks.audience([7, 8]))
+    found.append(Looks(store).audience([7, 8]))
     assert [(one.senders, one.followers) for one in found] == [
         ({7: 0, 8: 0}, {}),
         ({7: 1, 8: 0}, {7: 0}),
@@ -329,7 +330,8 @@ def test_workers_of_an_empty_server_are_none(store: Store) -> None:
     tasks = Tasks(store)
     found = (Workers(store).list(), tasks.live_ids(), tasks.finished_ids(5), tasks.records([]))
     assert found == ([], [], [], {})
-    assert (tasks.registry()[1], tasks.audience([]).senders, tasks.audience([]).followers) == ([], {}, {})
+    seen = Looks(store).see([])
+    assert (seen.live, seen.records, seen.audience.senders, seen.audience.followers) == ([], {}, {}, {})
 
 
 def test_task_that_only_another_protocol_can_read_is_not_forgotten(store: Store, tasks: Tasks) -> None:

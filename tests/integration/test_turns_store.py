@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from tests.integration.support import Process, request, running, submit
+from tests.integration.support import Process, done_ms, request, running, set_begin, submit
 from vscrapy import keys
 from vscrapy.states import StopMode
 from vscrapy.store import workers as workers_module
@@ -193,13 +192,13 @@ def test_turn_lasts_twice_as_long_as_it_took_to_finish_something(store: Store) -
     """What was repeated to come there, as the outputs of start() are, is at most half of it."""
     first = crawling(store, 1)[0]
     waiting, tasks = submit(store), Tasks(store)
-    place = json.loads(store.client.hget(keys.processes(first.taskid), first.name))
-    place["claimed_ms"] = place["done_ms"] - 400
-    store.client.hset(keys.processes(first.taskid), first.name, json.dumps(place))
+    came_ms = done_ms(store, first.taskid, first.name)
+    assert came_ms is not None
+    set_begin(store, first.taskid, first.name, came_ms - 400)
     deadline = time.monotonic() + 5
     while room(store, waiting, offer(first, 0)) is None:
         assert time.monotonic() < deadline
-    assert tasks.now_ms() - place["done_ms"] >= 400
+    assert tasks.now_ms() - came_ms >= 400
 
 
 @pytest.mark.parametrize("is_long", [True, False])

@@ -16,6 +16,7 @@ import pytest
 
 from tests.integration.machine import Machine, Running, Site, wait_for, write_project
 from vscrapy import keys
+from vscrapy.store.looks import Looks
 from vscrapy.store.streams import Cursors, Streams
 from vscrapy.valve import UNATTENDED, weight
 from vscrapy.wire import LogLine
@@ -148,7 +149,7 @@ def test_lines_flow_soon_after_somebody_follows_and_no_more_after_that(
     task = Task(cluster, loud, slow_site, "--detach")
     task.wait_for_pages(9)
     following = cluster.start(["vscrapy", "-c", str(task.taskid)])
-    wait_for(lambda: cluster.tasks.audience([], [task.taskid]).followers[task.taskid] == 1, what="a follower")
+    wait_for(lambda: Looks(cluster.store).audience([], [task.taskid]).followers[task.taskid] == 1, what="a follower")
     since_s = time.monotonic()
     following.wait_for_output(r"^raw out \d+$")
     took_s = time.monotonic() - since_s

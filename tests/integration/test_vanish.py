@@ -25,6 +25,7 @@ from tests.integration.machine import BIN, Finished, Machine, Running, is_alive,
 from tests.integration.proxy import Proxy
 from vscrapy import embedded, keys
 from vscrapy.states import TaskState
+from vscrapy.store.looks import Looks
 
 pytest_plugins = ["tests.integration.machine"]
 
@@ -402,7 +403,7 @@ def test_task_goes_on_when_its_senders_connections_are_reset(lab: Lab) -> None:
         crawl = lab.crawl("main", "--redis", proxy.url).begin()
 
         def is_subscribed() -> bool:
-            return lab.machine.tasks.audience([crawl.taskid]).senders[crawl.taskid] == 1
+            return Looks(lab.machine.store).audience([crawl.taskid]).senders[crawl.taskid] == 1
 
         for _ in range(3):
             wait_for(is_subscribed)

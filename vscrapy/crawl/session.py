@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from vscrapy.errors import Fenced, StoreRefused, StoreUnavailable, TaskGone
 from vscrapy.states import StopMode, TaskState
 from vscrapy.stats import merge
-from vscrapy.store.frontier import Committed, Frontier, Joined, Limits, Result
+from vscrapy.store.frontier import Committed, Frontier, Joined, Limits, Result, Unconfirmed
 from vscrapy.store.stat_changes import StatChanges
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ logger = logging.getLogger("vscrapy")
 FENCED: Final = 71
 #: Time between two looks at the task when there is nothing to say and nothing to ask (seconds).
 LOOK_S: Final = 0.5
-#: Time between two looks whether the sender has confirmed a provisional task (seconds); its start takes about one.
-CONFIRM_LOOK_S: Final = 0.02
+#: Longest wait for the sender to confirm a provisional task, until the next look at it (ms): it may be stopped.
+CONFIRM_LOOK_MS: Final = 500
 #: Waits between two empty replies while leases are wanted (seconds): the first, and the longest.
 HUNGRY_FIRST_S: Final = 0.005
 HUNGRY_MOST_S: Final = 0.2
@@ -325,8 +325,8 @@ class Session:
     def _run(self) -> None:
         # Redis's clock counts: those of the machines may be wrong, and a crawl has one begin and one end.
         ahead_s = self._insist(self._ahead_s)
-        while (joined := self._insist(self._join)) is None:
-            time.sleep(CONFIRM_LOOK_S)
+        while isinstance(joined := self._insist(self._join), Unconfirmed):
+            self._insist(partial(self._frontier.wait_for_word, joined, most_ms=CONFIRM_LOOK_MS))
         self._call(self._callbacks.on_joined, joined, ahead_s)
         is_last = False
         while not is_last:

@@ -75,7 +75,7 @@ class EarlyTask:
             OSError, ValueError: Whether it is confirmed is not known.
         """
         with Plain(self.endpoint) as plain:
-            return bool(plain.script("confirm", [keys.task(self.taskid)], []))
+            return bool(plain.script("confirm", [keys.task(self.taskid), keys.log(self.taskid)], []))
 
     def end(self) -> None:
         """Show nothing more; the sign of life stays until :meth:`release`."""

@@ -12,7 +12,7 @@ from vscrapy.wire import LogLine, decode_lines
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """Some lines of a task's log, in order; or that a crawl process has joined; or the task's end."""
+    """Some lines of a task's log, in order; or that it was confirmed, or a crawl process has joined; or its end."""
 
     cursor: str
     #: Number of the first line, counted from 0 over the whole task.
@@ -49,8 +49,8 @@ def log_entry(cursor: bytes, fields: dict[bytes, bytes], key: bytes) -> LogEntry
         if b"end" in fields:
             end = json.loads(fields[b"end"])
             return LogEntry(cursor.decode(), end=EndRecord(shown(str(end["reason"])), int(end["exit_code"])))
-        if b"joined" in fields:
-            return LogEntry(cursor.decode(), int(fields[b"first"]), is_joined=True)
+        if b"joined" in fields or b"confirmed" in fields:
+            return LogEntry(cursor.decode(), int(fields[b"first"]), is_joined=b"joined" in fields)
         return LogEntry(cursor.decode(), int(fields[b"first"]), decode_lines(fields[b"lines"], key))
     except NotVerified as error:
         return LogEntry(cursor.decode(), refusal=str(error))

@@ -16,6 +16,7 @@ from vscrapy import keys
 from vscrapy.errors import Fenced, TaskGone
 from vscrapy.states import StopMode, TaskState
 from vscrapy.store.base import Store, text
+from vscrapy.store.connection import translate
 from vscrapy.store.stat_changes import StatChanges, is_finite
 
 #: Crashes in a row, without one finished request, that end a task.
@@ -141,6 +142,14 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """The reply to one that joins before the sender has confirmed the task: nothing was done."""
+
+    #: The last entry of the task's log.
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
 class Closing:
     """The reply to a crawl process that is about to close its spider."""
 
@@ -205,7 +214,7 @@ def _committed(status: str, reply: Sequence[Any]) -> Committed:
         queued=int(reply[4]),
         leased=int(reply[5]),
         is_idle=bool(reply[6]),
-        duplicates=[index for index, fate in enumerate(text(reply[7])) if fate == "1"],
+        duplicates=[int(place) for place in text(reply[7]).split(",") if place],
         leases=_leases(reply[8]),
         fact_version=int(reply[9]),
         facts={text(id_): text(value) for id_, value in zip(reply[10][::2], reply[10][1::2], strict=True)},
@@ -236,15 +245,14 @@ class Frontier:
         self._changes = StatChanges()
         self._before = StatChanges()
         self._number = 0
+        #: Downloader slots of its leases, by their ids.
+        self._slots: dict[str, str] = {}
 
     def join(
         self, *, capacity: int, is_lifo: bool, is_start_lifo: bool, limits: Limits | None = None
-    ) -> Joined | None:
+    ) -> Joined | Unconfirmed:
         """
         Say that the process is ready, and take ``start()`` if nobody has it. Safe to call again.
-
-        Returns:
-            None: nothing was done, for the sender has not confirmed the task yet; ask again.
 
         Raises:
             TaskGone: The task has expired.
@@ -261,7 +269,7 @@ class Frontier:
             args,
         )
         if reply[0] == b"wait":
-            return None
+            return Unconfirmed(text(reply[1]))
         self._check(reply[0])
         start = int(reply[4])
         return Joined(
@@ -272,6 +280,11 @@ class Frontier:
             int(reply[5]) / 1000,
             text(reply[6]),
         )
+
+    def wait_for_word(self, since: Unconfirmed, *, most_ms: int) -> None:
+        """Wait until the task's log says more than it did: that it was confirmed, perhaps."""
+        with translate(self._store.endpoint):
+            self._store.client.xread({keys.log(self._taskid): since.cursor}, count=1, block=most_ms)
 
     def commit(
         self,
@@ -340,7 +353,7 @@ class Frontier:
                 keys.processes(task),
                 keys.leases(task, self._process),
                 keys.items(task),
-                keys.stat_changes(task),
+                keys.commits(task),
                 keys.stat_values(task),
                 keys.facts(task),
                 keys.fact_versions(task),
@@ -350,7 +363,12 @@ class Frontier:
         )
         status = self._check(reply[0])
         self._changes = StatChanges() if is_long else changes
-        return _committed(status, reply)
+        for result in results:
+            if result.what in ("done", "back"):
+                self._slots.pop(result.id, None)
+        committed = _committed(status, reply)
+        self._slots.update((lease.id, lease.slot) for lease in committed.leases)
+        return committed
 
     def _result_args(self, results: Sequence[Result]) -> Iterable[Any]:
         failures = [failure for result in results for failure in result.failures]
@@ -362,8 +380,19 @@ class Frontier:
         for batch in batches:
             yield from (self._seal(batch), len(batch))
         yield from _request_args(request for result in results for request in result.requests)
-        yield len(results)
+        done: dict[str, list[str]] = {}
+        others = []
         for result in results:
+            slot = self._slots.get(result.id) if result.what == "done" else None
+            if slot is None:
+                others.append(result)
+            else:
+                done.setdefault(slot, []).append(result.id)
+        yield len(done)
+        for slot, ids in done.items():
+            yield from (slot, len(ids), *ids)
+        yield len(others)
+        for result in others:
             yield from (result.what, result.id)
 
     def closing(self) -> Closing:
@@ -432,7 +461,7 @@ def _request_args(requests: Iterable[NewRequest]) -> Iterable[Any]:
     for (slot, queue), found in runs:
         yield from (slot, queue, len(found))
         for request in found:
-            yield from (*(request.seen or ("", "")), request.payload)
+            yield from ("".join(request.seen or ()), request.payload)
 
 
 def _batches(items: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -1,5 +1,5 @@
 """
-What a crawl process has counted, packed into one value on Redis; ``scripts/_stat_changes.lua`` adds it up in the end.
+What a crawl process has counted, packed into one value on Redis; ``scripts/_commits.lua`` adds it up in the end.
 
 A commit replaces the value of its process with one command, where each stat would take one of its own.
 """
@@ -66,6 +66,11 @@ def _packed(name: str, operation: str, number: int | float) -> bytes:
     # By its base type: a subclass, such as numpy's, may have a repr of its own.
     value = repr(int(number) if isinstance(number, int) else float(number))
     return b"%d %s %s %s" % (len(data), operation.encode(), value.encode(), data)
+
+
+def of_commit(commit: bytes) -> bytes:
+    """What is packed in a process's last commit (``scripts/_commits.lua``)."""
+    return b"".join(commit.split(b" ", 4)[4:])
 
 
 def unpacked(data: bytes) -> Iterator[tuple[str, str, int | float]]:

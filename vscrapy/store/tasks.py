@@ -23,7 +23,7 @@ from vscrapy.states import Reason, StopMode, TaskState
 from vscrapy.store.base import Store, text, texts
 from vscrapy.store.connection import translate
 from vscrapy.store.frontier import NewRequest
-from vscrapy.store.stat_changes import StatChanges, added_up, number_of
+from vscrapy.store.stat_changes import StatChanges, added_up, number_of, of_commit
 from vscrapy.store.submission import TaskOptions, submission
 from vscrapy.valve import Valve
 
@@ -131,29 +131,25 @@ class Cleaned(StrEnum):
     HOME = "home"
 
 
-@dataclass(frozen=True, slots=True)
-class Audience:
-    """Who is subscribed to the channels of some tasks."""
-
-    #: Redis's clock (ms since the epoch).
-    now_ms: int
-    #: Task -> connections of its sender.
-    senders: dict[int, int]
-    #: Task -> followers.
-    followers: dict[int, int]
-
-
 #: Time that a sender has after the end to say that it is through with items and files (ms).
 THROUGH_MS: Final = 600_000
 
 
-def _ids(members: Iterable[bytes]) -> list[int]:
+def read_ids(members: Iterable[bytes]) -> list[int]:
+    """Task ids of a registry; what is none is left out."""
     return [int(member) for member in members if member.isdigit()]
 
 
-def _ms(time: tuple[int, int]) -> int:
+def read_ms(time: tuple[int, int]) -> int:
+    """Redis's clock, as ``TIME`` gives it (ms since the epoch)."""
     seconds, microseconds = time
     return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+def read_records(taskids: Iterable[int], replies: Iterable[Any]) -> dict[int, TaskRecord]:
+    """Records as ``HGETALL`` gives them; those of no task, and those that cannot be read, are left out."""
+    read = {taskid: _readable(taskid, texts(record)) for taskid, record in zip(taskids, replies, strict=True)}
+    return {taskid: record for taskid, record in read.items() if record is not None}
 
 
 def _readable(taskid: int, record: dict[str, str]) -> TaskRecord | None:
@@ -252,7 +248,7 @@ class Tasks:
 
     def confirm(self, taskid: int) -> bool:
         """Let the spiders of a provisional task open; False: the task is gone. Safe to call again."""
-        return bool(self._store.run("confirm", [keys.task(taskid)], []))
+        return bool(self._store.run("confirm", [keys.task(taskid), keys.log(taskid)], []))
 
     def wake(self) -> None:
         """Tell the agents to look at once."""
@@ -276,12 +272,12 @@ class Tasks:
     def live_ids(self) -> list[int]:
         """The ids of the tasks that have not ended, oldest first."""
         with translate(self._store.endpoint):
-            return _ids(self._store.client.zrange(keys.TASKS, 0, -1))
+            return read_ids(self._store.client.zrange(keys.TASKS, 0, -1))
 
     def finished_ids(self, most: int) -> list[int]:
         """The ids of the tasks that ended last, newest first."""
         with translate(self._store.endpoint):
-            return _ids(self._store.client.zrevrange(keys.FINISHED, 0, most - 1))
+            return read_ids(self._store.client.zrevrange(keys.FINISHED, 0, most - 1))
 
     def records(self, taskids: list[int]) -> dict[int, TaskRecord]:
         """Read records in one round trip; ids without one, and those that cannot be read, are left out."""
@@ -290,8 +286,7 @@ class Tasks:
             pipeline.hgetall(keys.task(taskid))
         with translate(self._store.endpoint):
             replies: list[Any] = pipeline.execute() if taskids else []
-        read = {taskid: _readable(taskid, texts(record)) for taskid, record in zip(taskids, replies, strict=True)}
-        return {taskid: record for taskid, record in read.items() if record is not None}
+        return read_records(taskids, replies)
 
     def record(self, taskid: int) -> TaskRecord:
         """
@@ -446,14 +441,14 @@ class Tasks:
     def suspended_ids(self) -> list[int]:
         """The ids of the suspended tasks, the longest suspended first."""
         with translate(self._store.endpoint):
-            return _ids(self._store.client.zrange(keys.SUSPENDED, 0, -1))
+            return read_ids(self._store.client.zrange(keys.SUSPENDED, 0, -1))
 
     def end_forgotten(self) -> None:
         """End the suspended tasks that nobody has gone on with."""
         before_ms = self.now_ms() - keys.SUSPENDED_TTL_S * 1000
         with translate(self._store.endpoint):
             forgotten = self._store.client.zrangebyscore(keys.SUSPENDED, "-inf", before_ms)
-        for taskid in _ids(forgotten):
+        for taskid in read_ids(forgotten):
             with suppress(TaskGone, ProtocolMismatch):
                 self.require_own(taskid)
                 self.stop(taskid, reason=Reason.SHUTDOWN, mode=StopMode.GRACEFUL)
@@ -512,54 +507,21 @@ class Tasks:
             return None
         return TaskState(text(reply[0])), int(reply[1]), int(reply[2])
 
-    def registry(self) -> tuple[str, list[int]]:
-        """The identity of the server process, and the ids of the tasks that have not ended; in one round trip."""
-        pipeline = self._store.client.pipeline(transaction=False)
-        pipeline.info("server")
-        pipeline.zrange(keys.TASKS, 0, -1)
-        with translate(self._store.endpoint):
-            server, members = pipeline.execute()
-        return str(server["run_id"]), _ids(members)
-
-    def audience(self, senders: Iterable[int], followed: Iterable[int] = ()) -> Audience:
-        """
-        Count who is subscribed, in one round trip.
-
-        Args:
-            senders: Tasks whose sender is looked for: 0 means that its connection is closed.
-            followed: Tasks whose followers are counted.
-        """
-        channels = [
-            {keys.sender(taskid): taskid for taskid in senders},
-            {keys.followers(taskid): taskid for taskid in followed},
-        ]
-        names = [name for group in channels for name in group]
-        pipeline = self._store.client.pipeline(transaction=False)
-        if names:
-            pipeline.pubsub_numsub(*names)
-        pipeline.time()
-        with translate(self._store.endpoint):
-            *numbers, time = pipeline.execute()
-        counts = {text(name): int(count) for found in numbers for name, count in found}
-        sender_counts, follower_counts = (
-            {taskid: counts[name] for name, taskid in group.items()} for group in channels
-        )
-        return Audience(_ms(time), sender_counts, follower_counts)
-
     def now_ms(self) -> int:
         """Redis's clock (ms since the epoch)."""
         with translate(self._store.endpoint):
-            return _ms(self._store.client.time())
+            return read_ms(self._store.client.time())
 
     def stats(self, taskid: int) -> tuple[dict[str, int | float], list[dict[str, Any]]]:
         """Read the counted stats, and for each crawl process those that it set."""
-        names = [keys.stats(taskid), keys.stat_changes(taskid), keys.stat_values(taskid), keys.task(taskid)]
-        counted, changes, values, enqueued, filtered = self._store.run("stats", names, [])
+        names = [keys.stats(taskid), keys.commits(taskid), keys.stat_values(taskid), keys.task(taskid)]
+        counted, commits, values, enqueued, filtered = self._store.run("stats", names, [])
         pairs = zip(counted[::2], counted[1::2], strict=True)
         numbers = {text(name): number for name, value in pairs if (number := number_of(text(value))) is not None}
         found = [_object(text(value)) for _, value in sorted(zip(values[::2], values[1::2], strict=True))]
+        changes = [of_commit(commit) for commit in commits[1::2]]
         own = _counted_by_frontier(number_of(text(enqueued)) or 0, number_of(text(filtered)) or 0)
-        return added_up(numbers, [*changes[1::2], own.packed()]), [value for value in found if value is not None]
+        return added_up(numbers, [*changes, own.packed()]), [value for value in found if value is not None]
 
     def keep_stats(self, taskid: int, values: str) -> None:
         """Keep the stats that home has dumped, as JSON; they are the last word. Safe to repeat."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vscrapy import keys
 from vscrapy.shown import shown
 from vscrapy.store.base import Store, text
-from vscrapy.store.stat_changes import WORKER, unpacked
+from vscrapy.store.stat_changes import WORKER, of_commit, unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +31,18 @@ class Work:
 
 def work(store: Store, taskid: int) -> list[Work]:
     """Read what each worker has done for a task, by name."""
-    names = [keys.processes(taskid), keys.counts(taskid), keys.stat_changes(taskid)]
+    names = [keys.processes(taskid), keys.counts(taskid), keys.commits(taskid)]
     counts, held = store.run("work", names, [keys.prefix(taskid)])
     counted: Counter[str] = Counter()
     for name, number in zip(counts[::2], counts[1::2], strict=True):
         counted[shown(text(name))] += int(number)
     processes: Counter[str] = Counter()
     in_flight: Counter[str] = Counter()
-    for told, leases, changes in zip(held[::3], held[1::3], held[2::3], strict=True):
+    for told, leases, commit in zip(held[::3], held[1::3], held[2::3], strict=True):
         worker = shown(text(told))
         processes[worker] += 1
         in_flight[worker] += int(leases)
-        for what, operation, n in unpacked(changes):
+        for what, operation, n in unpacked(of_commit(commit)):
             if operation == WORKER:
                 counted[f"{shown(what)} {worker}"] += int(n)
     workers = {name.partition(" ")[2] for name in counted} | set(processes)

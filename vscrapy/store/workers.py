@@ -173,7 +173,7 @@ class Workers:
         """
         return self._claim(
             "claim",
-            [keys.task(taskid), keys.processes(taskid), keys.starved(taskid)],
+            [keys.task(taskid), keys.processes(taskid), keys.starved(taskid), keys.commits(taskid)],
             taskid,
             process,
             worker,
@@ -202,6 +202,7 @@ class Workers:
                 return None
             args = [offer.process, offer.least, int(offer.is_start_spared), int(offer.is_long), taskid, LEAVING_MS]
             names = [keys.task(offer.taskid), keys.processes(offer.taskid), keys.locals_(offer.taskid)]
+            names.append(keys.commits(offer.taskid))
             if self._store.run("yield", names, args):
                 return offer
             promise(0)

@@ -41,6 +41,7 @@ from vscrapy.worker.bell import Bell
 from vscrapy.worker.checkout import LIMIT_BYTES, Checkouts
 from vscrapy.worker.contact import BACKOFF_S, Contact
 from vscrapy.worker.environments import Environments
+from vscrapy.worker.observer import Observer
 from vscrapy.worker.pulse import Identity, Pulse
 from vscrapy.worker.reactor import Reactor, Timer, cancel
 from vscrapy.worker.reaper import reap
@@ -54,8 +55,6 @@ from vscrapy.worker.watch import (
     Look,
     Overdue,
     SenderWatch,
-    with_counted_followers,
-    with_watched_sender,
 )
 
 if TYPE_CHECKING:
@@ -170,6 +169,7 @@ class Agent(Service):
         )
         self._pulse = Pulse(endpoint, self, self._beat_fields)
         self._bell = Bell(endpoint, ring=lambda: reactor.callFromThread(self._look_now), say=say)
+        self._observer = Observer(self._store)
         self._senders = SenderWatch()
         self._overdue = Overdue()
         self._attendance = Attendance()
@@ -341,7 +341,7 @@ class Agent(Service):
         self._slots.examine(time.monotonic())
         here = self._slots.close_timeouts_s
         try:
-            look = await self._contact.call(self._observe, frozenset(here))
+            look = await self._contact.call(self._observer.look, frozenset(here))
             self._slots.turn_valves(self._attendance.look(look))
             self._slots.tell_of_ends(look.records)
             await self._stop_lost(self._senders.look(look))
@@ -359,14 +359,6 @@ class Agent(Service):
         except (StoreUnavailable, StoreRefused):  # Said by the contact.
             self._senders.broken()
             await self._note_idleness(has_tasks=False)
-
-    def _observe(self, here: frozenset[int]) -> Look:
-        """Ask Redis for all that a look shows; in a thread."""
-        server_id, live = self._tasks.registry()
-        records = self._tasks.records(sorted({*live, *here}))
-        watched = with_watched_sender(records.values(), here)
-        audience = self._tasks.audience(watched, with_counted_followers(records.values(), here))
-        return Look(audience.now_ms, server_id, tuple(live), records, audience.senders, audience.followers)
 
     async def _stop_lost(self, taskids: list[int]) -> None:
         for taskid in taskids:

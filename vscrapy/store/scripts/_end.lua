@@ -5,7 +5,7 @@ local function finish_task(task_key, prefix, ttl_s)
     local time = redis.call('TIME')
     redis.call('HSET', task_key, 'state', 'finished',
         'ended_ms', string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000)))
-    redis.call('UNLINK', prefix .. 'processes', prefix .. 'stat_changes')
+    redis.call('UNLINK', prefix .. 'processes', prefix .. 'commits')
     local ended = redis.call('HMGET', task_key, 'reason', 'exit_code')
     redis.call('XADD', prefix .. 'log', '*', 'end',
         cjson.encode({reason = ended[1], exit_code = tonumber(ended[2])}))
@@ -33,7 +33,7 @@ local function suspend_task(task_key, prefix)
     redis.call('UNLINK', prefix .. 'needs:home')
     redis.call('HSET', task_key, 'state', 'suspended', 'idle_owner', '',
         'ended_ms', string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000)))
-    redis.call('UNLINK', prefix .. 'processes', prefix .. 'starved', prefix .. 'refusals', prefix .. 'stat_changes')
+    redis.call('UNLINK', prefix .. 'processes', prefix .. 'starved', prefix .. 'refusals', prefix .. 'commits')
     local ended = redis.call('HMGET', task_key, 'reason', 'exit_code')
     redis.call('XADD', prefix .. 'log', '*', 'end',
         cjson.encode({reason = ended[1], exit_code = tonumber(ended[2])}))

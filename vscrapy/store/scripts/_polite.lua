@@ -1,5 +1,5 @@
--- Shared: which processes may download from a downloader slot, and how much each, so that the site sees no more
--- than one "scrapy crawl" would send. Home is one of them.
+-- Shared (it needs the clock): which processes may download from a downloader slot, and how much each, so that the site
+-- sees no more than one "scrapy crawl" would send. Home is one of them.
 --
 -- A process that has leases of a slot, or a need of it (downloads there without a lease), is one of its holders, with
 -- a share of the slot's concurrency; the shares never add up to more than the slot's most. A slot with a delay has one
@@ -59,20 +59,20 @@ local function stop_waiting(prefix, slot, process)
     end
 end
 
-local function start_waiting(prefix, slot, process, now_ms)
+local function start_waiting(prefix, slot, process)
     local before = redis.call('HGET', prefix .. 'waiters:' .. slot, process)
-    local since_ms = before and string.match(before, '^%d+') or now_ms
-    redis.call('HSET', prefix .. 'waiters:' .. slot, process, string.format('%d %d', since_ms, now_ms))
+    local since_ms = before and string.match(before, '^%d+') or now_ms()
+    redis.call('HSET', prefix .. 'waiters:' .. slot, process, string.format('%d %d', since_ms, now_ms()))
     redis.call('SADD', prefix .. 'contended', slot)
 end
 
 -- Who waits for the slot: process -> since when (ms).
-local function waiters_of(prefix, slot, now_ms)
+local function waiters_of(prefix, slot)
     local waiters = {}
     local flat = redis.call('HGETALL', prefix .. 'waiters:' .. slot)
     for at = 1, #flat, 2 do
         local since_ms, last_ms = parse_share(flat[at + 1])
-        if last_ms < now_ms - STALE_MS then
+        if last_ms < now_ms() - STALE_MS then
             stop_waiting(prefix, slot, flat[at])
         else
             waiters[flat[at]] = since_ms
@@ -138,13 +138,13 @@ end
 
 -- No share is there for the process. Who only wants leases does not wait where others have some and there is not one
 -- share for each: these do it all.
-local function go_without(prefix, slot, process, now_ms, demand, holders, most, waiters)
+local function go_without(prefix, slot, process, demand, holders, most, waiters)
     local does_wait = demand or #holders < most or not is_crawled(prefix, slot, holders)
     if not demand and #holders == 0 then
         does_wait = next(waiters)
     end
     if does_wait then
-        start_waiting(prefix, slot, process, now_ms)
+        start_waiting(prefix, slot, process)
     else
         stop_waiting(prefix, slot, process)
     end
@@ -164,11 +164,11 @@ local function is_next(waiters, process, free)
 end
 
 -- May the process begin its turn in a slot with a delay, which nobody holds?
-local function may_begin(prefix, slot, process, now_ms, delay_ms, waiters)
+local function may_begin(prefix, slot, process, delay_ms, waiters)
     local released = redis.call('HGET', prefix .. 'released', slot)
     if released then
         local at_ms, by = string.match(released, '^(%d+) (.*)$')
-        if by ~= process and now_ms < tonumber(at_ms) + delay_ms then
+        if by ~= process and now_ms() < tonumber(at_ms) + delay_ms then
             return false
         end
     end
@@ -177,7 +177,7 @@ end
 
 -- The process's share of the slot, taken now if it has none and there is one, and more of it if there is; nil: it must
 -- wait. It is for leases; with a demand, for so many downloads without one.
-local function take_share(limits, prefix, slot, process, now_ms, demand)
+local function take_share(limits, prefix, slot, process, demand)
     local most, delay_ms = limits_of(limits, prefix, slot)
     if most == 0 then
         return 0
@@ -187,7 +187,7 @@ local function take_share(limits, prefix, slot, process, now_ms, demand)
         return share
     end
     local is_contended = redis.call('SISMEMBER', prefix .. 'contended', slot) == 1
-    local waiters = is_contended and waiters_of(prefix, slot, now_ms) or {}
+    local waiters = is_contended and waiters_of(prefix, slot) or {}
     if share and not demand and next(waiters) and not waiters[process] then
         return share
     end
@@ -202,7 +202,7 @@ local function take_share(limits, prefix, slot, process, now_ms, demand)
     local wanted, part = most, math.floor(most / (#others + 1))
     if delay_ms > 0 then
         part = 1
-        if #others > 0 or not (share or may_begin(prefix, slot, process, now_ms, delay_ms, waiters)) then
+        if #others > 0 or not (share or may_begin(prefix, slot, process, delay_ms, waiters)) then
             free = 0
         end
     elseif not share and not is_next(waiters, process, free) then
@@ -213,12 +213,12 @@ local function take_share(limits, prefix, slot, process, now_ms, demand)
     local taken = math.min(free, wanted - (share or 0))
     if taken > 0 then
         share = (share or 0) + taken
-        set_share(prefix, slot, process, share, since_ms or now_ms)
+        set_share(prefix, slot, process, share, since_ms or now_ms())
     end
     if not share then
-        go_without(prefix, slot, process, now_ms, demand, others, delay_ms > 0 and 1 or most, waiters)
+        go_without(prefix, slot, process, demand, others, delay_ms > 0 and 1 or most, waiters)
     elseif share < part and share < math.min(wanted, fair_share(prefix, slot, process, most, waiters)) then
-        start_waiting(prefix, slot, process, now_ms)
+        start_waiting(prefix, slot, process)
     elseif is_contended then
         stop_waiting(prefix, slot, process)
     end
@@ -227,53 +227,53 @@ end
 
 -- The process is about to come: let those who have all of a slot come down meanwhile. Not where shares are taken in
 -- turns, for a turn would pass unused.
-local function expect(limits, prefix, process, now_ms)
+local function expect(limits, prefix, process)
     for _, slot in ipairs(redis.call('ZRANGE', prefix .. 'ready', 0, 199)) do
         local most, delay_ms = limits_of(limits, prefix, slot)
         local holders = redis.call('HLEN', prefix .. 'holders:' .. slot)
         if delay_ms == 0 and holders > 0 and holders < most then
-            start_waiting(prefix, slot, process, now_ms)
+            start_waiting(prefix, slot, process)
         end
     end
 end
 
 -- The process may use less of a slot than it has leases of it: let it have what others have left since. Returns its
 -- share, if that has grown.
-local function grow_share(limits, prefix, slot, process, held, now_ms)
+local function grow_share(limits, prefix, slot, process, held)
     local share = share_of(prefix, slot, process)
     if share and share < held then
-        local grown = take_share(limits, prefix, slot, process, now_ms)
+        local grown = take_share(limits, prefix, slot, process)
         return grown > share and grown
     end
     return nil
 end
 
 -- The process is not a holder of the slot any more.
-local function drop_share(limits, prefix, slot, process, now_ms)
+local function drop_share(limits, prefix, slot, process)
     if redis.call('HDEL', prefix .. 'holders:' .. slot, process) == 1 then
         local _, delay_ms = limits_of(limits, prefix, slot)
         if delay_ms > 0 then
-            redis.call('HSET', prefix .. 'released', slot, string.format('%d %s', now_ms, process))
+            redis.call('HSET', prefix .. 'released', slot, string.format('%d %s', now_ms(), process))
         end
     end
 end
 
 -- The process has come down to a smaller share; 0: its turn is over.
-local function lower_share(limits, prefix, slot, process, share, now_ms)
+local function lower_share(limits, prefix, slot, process, share)
     local now, since_ms = share_of(prefix, slot, process)
     if share == 0 then
-        drop_share(limits, prefix, slot, process, now_ms)
+        drop_share(limits, prefix, slot, process)
     elseif now and share < now then
         set_share(prefix, slot, process, share, since_ms)
     end
 end
 
 -- The shares that the process should come down to, because others wait: slot, share, slot, ...
-local function asked_for(limits, prefix, process, now_ms)
+local function asked_for(limits, prefix, process)
     local asked = {}
     for _, slot in ipairs(redis.call('SMEMBERS', prefix .. 'contended')) do
         local share, since_ms = share_of(prefix, slot, process)
-        local waiters = share and waiters_of(prefix, slot, now_ms) or {}
+        local waiters = share and waiters_of(prefix, slot) or {}
         waiters[process] = nil
         if next(waiters) then
             local most, delay_ms = limits_of(limits, prefix, slot)
@@ -281,7 +281,7 @@ local function asked_for(limits, prefix, process, now_ms)
             if delay_ms == 0 then
                 wanted = math.min(share, fair_share(prefix, slot, process, most, waiters))
             end
-            if wanted == share and now_ms >= since_ms + math.max(TURN_DELAYS * delay_ms, TURN_LEAST_MS) then
+            if wanted == share and now_ms() >= since_ms + math.max(TURN_DELAYS * delay_ms, TURN_LEAST_MS) then
                 local values, is_oldest, n_holders = redis.call('HGETALL', prefix .. 'holders:' .. slot), true, 0
                 for at = 1, #values, 2 do
                     local _, other_ms = parse_share(values[at + 1])
@@ -304,19 +304,19 @@ end
 
 -- The process has this many leases of the slot more (or fewer); with neither lease nor need it is not a holder any more.
 -- Returns how many it has now.
-local function count_held(limits, prefix, slot, process, delta, now_ms)
+local function count_held(limits, prefix, slot, process, delta)
     local held = redis.call('HINCRBY', prefix .. 'held:' .. slot, process, delta)
     if held <= 0 then
         redis.call('HDEL', prefix .. 'held:' .. slot, process)
         if redis.call('HEXISTS', prefix .. 'needs:' .. process, slot) == 0 then
-            drop_share(limits, prefix, slot, process, now_ms)
+            drop_share(limits, prefix, slot, process)
         end
     end
     return held
 end
 
 -- The process has so many downloads in the slot and perhaps no lease; 0: none any more.
-local function note_need(limits, prefix, slot, process, demand, now_ms)
+local function note_need(limits, prefix, slot, process, demand)
     if demand > 0 then
         redis.call('HSET', prefix .. 'needs:' .. process, slot, demand)
         redis.call('SADD', prefix .. 'slots', slot)
@@ -325,13 +325,13 @@ local function note_need(limits, prefix, slot, process, demand, now_ms)
     redis.call('HDEL', prefix .. 'needs:' .. process, slot)
     stop_waiting(prefix, slot, process)
     if redis.call('HEXISTS', prefix .. 'held:' .. slot, process) == 0 then
-        drop_share(limits, prefix, slot, process, now_ms)
+        drop_share(limits, prefix, slot, process)
     end
 end
 
 -- What of its need the process may use now; nil: it must wait. Others get what it has no use for.
-local function meet_need(limits, prefix, slot, process, demand, now_ms)
-    local share = take_share(limits, prefix, slot, process, now_ms, demand)
+local function meet_need(limits, prefix, slot, process, demand)
+    local share = take_share(limits, prefix, slot, process, demand)
     local _, delay_ms = limits_of(limits, prefix, slot)
     if share and share > demand and delay_ms == 0 and redis.call('HLEN', prefix .. 'holders:' .. slot) > 1
         and redis.call('HEXISTS', prefix .. 'held:' .. slot, process) == 0 then
@@ -341,9 +341,9 @@ local function meet_need(limits, prefix, slot, process, demand, now_ms)
 end
 
 -- The process is no more, and neither are its needs.
-local function forget_needs(limits, prefix, process, now_ms)
+local function forget_needs(limits, prefix, process)
     for _, slot in ipairs(redis.call('HKEYS', prefix .. 'needs:' .. process)) do
-        note_need(limits, prefix, slot, process, 0, now_ms)
+        note_need(limits, prefix, slot, process, 0)
     end
 end
 

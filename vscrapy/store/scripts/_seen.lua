@@ -1,28 +1,58 @@
--- Shared: the fingerprints that a task has seen, in sets of integers.
+-- Shared: the fingerprints that a task has seen. Each is a place, four hexadecimal digits, and an integer of 64 bits, in
+-- one string.
 --
--- A set of up to 512 integers is compact (set-max-intset-entries): 8 bytes each. So when the first sets are nearly
--- full, they stay as they are, and what is new from then on goes into more of them.
--- A fingerprint's place among them is its first two bytes, in hexadecimal digits; the first sets go by the last three.
-local SEEN_MOST = 1600000
+-- The first ones stand in one set: a commit asks it about all of its requests at once. All others stand in sets of
+-- integers, by the last three digits of their place. Such a set of up to 512 integers is compact
+-- (set-max-intset-entries): 8 bytes each. So when these are nearly full, they stay as they are, and what is new from
+-- then on goes into more of them, by all four digits.
+local FIRST_MOST, SEEN_MOST = 8192, 1600000
 
--- Do the first sets take no more, of a task that has seen so many?
-local function is_seen_full(n_seen)
-    return (tonumber(n_seen) or 0) >= SEEN_MOST
+local function split_seen(fingerprint)
+    return string.sub(fingerprint, 1, 4), string.sub(fingerprint, 5)
 end
 
--- Was it seen?
-local function was_seen(prefix, is_full, place, member)
-    return redis.call('SISMEMBER', prefix .. 'seen:' .. string.sub(place, 2), member) == 1
-        or (is_full and redis.call('SISMEMBER', prefix .. 'wide:' .. place, member) == 1)
-end
-
--- Note that it was seen; false: it had been.
-local function see(prefix, is_full, place, member)
-    if not is_full then
-        return redis.call('SADD', prefix .. 'seen:' .. string.sub(place, 2), member) == 1
+-- Was it seen, of a task that has seen so many?
+local function was_seen(prefix, n_seen, fingerprint)
+    if redis.call('SISMEMBER', prefix .. 'first', fingerprint) == 1 then
+        return true
     end
-    return redis.call('SISMEMBER', prefix .. 'seen:' .. string.sub(place, 2), member) == 0
-        and redis.call('SADD', prefix .. 'wide:' .. place, member) == 1
+    local place, member = split_seen(fingerprint)
+    return n_seen >= FIRST_MOST and (redis.call('SISMEMBER', prefix .. 'seen:' .. string.sub(place, 2), member) == 1
+        or (n_seen >= SEEN_MOST and redis.call('SISMEMBER', prefix .. 'wide:' .. place, member) == 1))
+end
+
+-- Note one that is not in the first set, and is to stand beyond it; false: it had been seen.
+local function see_beyond(prefix, n_seen, fingerprint)
+    local place, member = split_seen(fingerprint)
+    local set = prefix .. 'seen:' .. string.sub(place, 2)
+    if n_seen < SEEN_MOST then
+        return redis.call('SADD', set, member) == 1
+    end
+    return redis.call('SISMEMBER', set, member) == 0 and redis.call('SADD', prefix .. 'wide:' .. place, member) == 1
+end
+
+-- Note those of a task that has seen so many; for each: was it new? And how many were.
+local function see(prefix, n_seen, fingerprints)
+    local first, are_new, news, met, n_new = prefix .. 'first', {}, {}, {}, 0
+    for from = 1, #fingerprints, 1000 do
+        local known = redis.call('SMISMEMBER', first, unpack(fingerprints, from, math.min(from + 999, #fingerprints)))
+        for at, is_known in ipairs(known) do
+            local fingerprint = fingerprints[from + at - 1]
+            local is_new = is_known == 0 and not met[fingerprint]
+            met[fingerprint] = true
+            if is_new and n_seen + n_new >= FIRST_MOST then
+                is_new = see_beyond(prefix, n_seen + n_new, fingerprint)
+            elseif is_new then
+                news[#news + 1] = fingerprint
+            end
+            are_new[from + at - 1] = is_new
+            n_new = n_new + (is_new and 1 or 0)
+        end
+    end
+    for from = 1, #news, 1000 do
+        redis.call('SADD', first, unpack(news, from, math.min(from + 999, #news)))
+    end
+    return are_new, n_new
 end
 
 -- Forget all.
@@ -37,8 +67,12 @@ local function forget_seen(task_key, prefix)
             redis.call('UNLINK', unpack(keys))
         end
     end
-    forget('seen:', 3)
-    if is_seen_full(redis.call('HGET', task_key, 'seen')) then
+    local n_seen = tonumber(redis.call('HGET', task_key, 'seen')) or 0
+    redis.call('UNLINK', prefix .. 'first')
+    if n_seen >= FIRST_MOST then
+        forget('seen:', 3)
+    end
+    if n_seen >= SEEN_MOST then
         forget('wide:', 4)
     end
     redis.call('HDEL', task_key, 'seen')

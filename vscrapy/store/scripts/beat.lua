@@ -17,29 +17,28 @@
 -- Returns {1, names past their deadline ...}, at most 5, and none that spoke another protocol: its like knows what it
 -- held. With 2 instead of 1 when it is to finish and end (drain.lua); {0} when another agent has the name now, or the
 -- entry is gone.
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+-- include: clock
 local worker = redis.call('HMGET', KEYS[2], 'token', 'drain')
 if worker[1] ~= ARGV[2] or not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
     return {0}
 end
 local answer = worker[2] == ARGV[2] and 2 or 1
-redis.call('ZADD', KEYS[1], now_ms + ARGV[3], ARGV[1])
-redis.call('HSET', KEYS[2], 'seen_ms', now_ms, unpack(ARGV, 6))
+redis.call('ZADD', KEYS[1], now_ms() + ARGV[3], ARGV[1])
+redis.call('HSET', KEYS[2], 'seen_ms', now_ms(), unpack(ARGV, 6))
 redis.call('EXPIRE', KEYS[2], ARGV[5])
 redis.call('EXPIRE', KEYS[3], ARGV[5])
 local pulse = redis.call('HMGET', KEYS[4], 'last_ms', 'grace_until_ms')
 local last_ms, grace_until_ms = tonumber(pulse[1]) or 0, tonumber(pulse[2]) or 0
-if now_ms - last_ms > tonumber(ARGV[4]) then
-    grace_until_ms = now_ms + ARGV[3]
+if now_ms() - last_ms > tonumber(ARGV[4]) then
+    grace_until_ms = now_ms() + ARGV[3]
 end
-redis.call('HSET', KEYS[4], 'last_ms', now_ms, 'grace_until_ms', grace_until_ms)
-if now_ms < grace_until_ms then
+redis.call('HSET', KEYS[4], 'last_ms', now_ms(), 'grace_until_ms', grace_until_ms)
+if now_ms() < grace_until_ms then
     return {answer}
 end
 local found = {answer}
 local own, prefix = redis.call('HGET', KEYS[2], 'protocol'), string.sub(KEYS[2], 1, #KEYS[2] - #ARGV[1])
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, 100)) do
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms(), 'LIMIT', 0, 100)) do
     local protocol = redis.call('HGET', prefix .. name, 'protocol')
     if (not protocol or protocol == own) and #found < 6 then
         found[#found + 1] = name

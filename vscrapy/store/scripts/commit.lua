@@ -9,7 +9,7 @@
 -- KEYS[2]  processes (HASH)
 -- KEYS[3]  the process's leases (HASH)
 -- KEYS[4]  items (STREAM)
--- KEYS[5]  what each process has counted (HASH)
+-- KEYS[5]  the last commit of each process (HASH): _commits.lua
 -- KEYS[6]  stat values (HASH)
 -- KEYS[7]  facts (HASH)
 -- KEYS[8]  fact versions (ZSET)
@@ -26,7 +26,7 @@
 -- next     number of slots with downloads that may have no lease; then for each: slot, number of downloads, 0: none more
 -- next     number of what the task counts otherwise, -1: nobody asks; then for each: name, operation ('+'; '=':
 --            it begins anew), number
--- next     what the process has counted and is not added up yet (_stat_changes.lua); 1: add it up
+-- next     what the process has counted and is not added up yet (_commits.lua); 1: add it up
 -- next     pages, scraped items and logged errors since the last commit
 -- next     failed requests kept at most; number of new ones; then for each:
 --            lease id; '': it cannot be put back
@@ -34,17 +34,18 @@
 --            payload to put back, '': as leased
 -- next     number of batches of items; then for each: signed batch, number of items in it
 -- next     number of runs of requests for the same slot and queue; then for each: slot, queue, number of requests; then
---            for each: place among the seen sets, seen member or '' (no filter), payload; an empty payload is a request
+--            for each: fingerprint (_seen.lua) or '' (no filter), payload; an empty payload is a request
 --            that stays on its process: slot is then the name of its claim, queue 'claim' (it begins) or 'settled' (it
 --            is done)
--- next     number of results; then for each:
---            what: 'done' (acknowledge), 'part' (early flush), 'back' (not run, give back),
+-- next     number of slots in which leases are done (acknowledged); then for each: slot, number of leases, their ids
+-- next     number of other results; then for each:
+--            what: 'done' (acknowledge, the slot is not known), 'part' (early flush), 'back' (not run, give back),
 --                  'start' (outputs of start()), 'started' (start() is exhausted), 'feed' (no parent)
 --            lease id, or the count of start outputs
 -- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases, version, facts,
 --          shares, is start() lost?, counts, held, suspect}
 --   status: 'ok'; 'replayed'; 'fenced'; 'gone'
---   duplicates: a digit for each request of the call, in order: 1, where it was filtered; '' where none was
+--   duplicates: places among the requests of the call, from 0, of those that were filtered: '3,7'
 --   leases: id, slot LF queue LF payload, id, ...
 --   version, facts: what the whole task knows now, and what of it is new to the process: id, value, id, ...
 --   shares: concurrency that the process may use: of slots that it got leases of, or named with downloads and need not
@@ -52,12 +53,13 @@
 --   held: 1: too many items wait to be fetched; 2: and this process is the one that says so; 0: no
 --   suspect: the lease that runs alone, if one of these does; '': none
 --   counts: what the whole task has counted, where that was asked for: name, number, name, ...
+-- include: clock
 -- include: queues
 -- include: polite
 -- include: need
 -- include: suspects
 -- include: seen
--- include: stat_changes
+-- include: commits
 
 -- 0: the crawl goes on; 1: it is held, for too many items wait to be fetched; 2: and this process is to say so.
 local function find_held_state(task_key, is_held, told_by, process)
@@ -92,19 +94,23 @@ end
 
 -- A request that stays on its process: seen only when it is done, so that a process that dies leaves no page out.
 -- Returns false when it is a duplicate.
-local function claim_local(prefix, is_full, claim, place, member, process)
+local function claim_local(prefix, n_seen, claim, fingerprint, process)
     local owner = redis.call('HGET', prefix .. 'locals', claim)
-    if (owner and owner ~= process) or (member ~= '' and was_seen(prefix, is_full, place, member)) then
+    if (owner and owner ~= process) or (fingerprint ~= '' and was_seen(prefix, n_seen, fingerprint)) then
         return false
     end
     redis.call('HSET', prefix .. 'locals', claim, process)
     return true
 end
 
--- It is done. Returns true when it was not seen before.
-local function settle_local(prefix, is_full, claim, place, member)
+-- It is done. Returns 1 when it was not seen before, else 0.
+local function settle_local(prefix, n_seen, claim, fingerprint)
     redis.call('HDEL', prefix .. 'locals', claim)
-    return member ~= '' and see(prefix, is_full, place, member)
+    if fingerprint == '' then
+        return 0
+    end
+    local _, n_new = see(prefix, n_seen, {fingerprint})
+    return n_new
 end
 
 -- Put payloads with those for the same queue; order: all queues, as they were met.
@@ -127,36 +133,40 @@ local task_key, prefix, process = KEYS[1], ARGV[1], ARGV[2]
 local state, reason, stop_mode, start, idle_owner, crashes, before_queued, before_leased, before_seen, before_items_bytes,
     items_dropped_bytes, items_limit, held_told_by, lifo, start_lifo, before_lease_seq, before_suspects, suspect_runner,
     before_version, polite_most, polite_delay_ms, polite_special, before_pages, before_items, before_errors,
-    before_enqueued, before_filtered = unpack(redis.call('HMGET', task_key,
+    before_enqueued, before_filtered, n_processes = unpack(redis.call('HMGET', task_key,
     'state', 'reason', 'stop_mode', 'start', 'idle_owner', 'crashes', 'queued', 'leased', 'seen', 'items_bytes',
     'items_dropped_bytes', 'items_limit', 'held_told_by', 'lifo', 'start_lifo', 'lease_seq', 'suspects', 'suspect_runner',
-    'fact_version', 'polite_most', 'polite_delay_ms', 'polite_special', 'pages', 'items', 'errors', 'enqueued', 'filtered'))
+    'fact_version', 'polite_most', 'polite_delay_ms', 'polite_special', 'pages', 'items', 'errors', 'enqueued', 'filtered',
+    'processes'))
 if not state then
     return {'gone'}
 end
-local record = redis.call('HGET', KEYS[2], process)
-if not record then
+local last = redis.call('HGET', KEYS[5], process)
+if not last then
     return {'fenced'}
 end
-record = cjson.decode(record)
+local number, done_ms, is_starved, duplicates = parse_commit(last)
 -- A commit that was answered is missing: this server has lost its last moments (a crash, a failover). What the
 -- process holds is not what stands here; it must begin anew, or its leases here would never end.
-if tonumber(ARGV[3]) > record.seq + 1 then
+if tonumber(ARGV[3]) > number + 1 then
     return {'fenced'}
 end
-local time = redis.call('TIME')
-local now_ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
-local now = tonumber(now_ms)
+-- The process's own record, where it is needed: only the runner's tells of a suspect.
+local record
+local function read_record()
+    record = record or cjson.decode(redis.call('HGET', KEYS[2], process))
+    return record
+end
+local suspect_id = suspect_runner == process and read_record().suspect or ''
 local limits, shares, needs = parse_limits(polite_most, polite_delay_ms, polite_special), {}, {}
 local queued, leased, version = tonumber(before_queued), tonumber(before_leased), tonumber(before_version) or 0
 local items_bytes = tonumber(before_items_bytes) or 0
-local duplicates, leases, status, is_counting, held_state = '', {}, 'ok', false, 0
+local leases, status, is_counting, held_state = {}, 'ok', false, 0
 
-if tonumber(ARGV[3]) <= record.seq then
+if tonumber(ARGV[3]) <= number then
     status = 'replayed'
     held_state = find_held_state(task_key, are_items_many(items_bytes, items_dropped_bytes, items_limit), held_told_by,
         process)
-    duplicates = record.duplicates or duplicates
     leases = redis.call('HGETALL', KEYS[3])
     local slots = redis.call('HKEYS', prefix .. 'needs:' .. process)
     for at = 2, #leases, 2 do
@@ -170,9 +180,6 @@ if tonumber(ARGV[3]) <= record.seq then
         end
     end
 else
-    record.seq = tonumber(ARGV[3])
-    record.duplicates = nil
-    redis.call('HSET', KEYS[2], process, cjson.encode(record))
     if ARGV[5] ~= '' then
         redis.call('HSET', KEYS[6], process, ARGV[5])
     end
@@ -189,13 +196,15 @@ else
     local lowered = tonumber(ARGV[at])
     at = at + 1
     for _ = 1, lowered do
-        lower_share(limits, prefix, ARGV[at], process, tonumber(ARGV[at + 1]), now)
+        lower_share(limits, prefix, ARGV[at], process, tonumber(ARGV[at + 1]))
         at = at + 2
     end
     -- Before the results, which end leases: who goes on downloading keeps its share.
+    local is_needed = {}
     for index = 1, tonumber(ARGV[at]) do
+        is_needed[ARGV[at + 2 * index - 1]] = true
         needs[index] = {slot = ARGV[at + 2 * index - 1], demand = tonumber(ARGV[at + 2 * index])}
-        note_need(limits, prefix, needs[index].slot, process, needs[index].demand, now)
+        note_need(limits, prefix, needs[index].slot, process, needs[index].demand)
     end
     at = at + 1 + 2 * #needs
     local others = tonumber(ARGV[at])
@@ -205,11 +214,10 @@ else
         redis.call(ARGV[at + 1] == '=' and 'HSET' or 'HINCRBY', prefix .. 'closing', ARGV[at], ARGV[at + 2])
         at = at + 3
     end
+    local changes = ARGV[at]
     if ARGV[at + 1] == '1' then
-        add_up(prefix, record.worker, ARGV[at])
-        redis.call('HDEL', KEYS[5], process)
-    elseif ARGV[at] ~= '' then
-        redis.call('HSET', KEYS[5], process, ARGV[at])
+        add_up(prefix, read_record().worker, changes, 1)
+        changes = ''
     end
     local n_pages, n_items, n_errors = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
     at = at + 5
@@ -235,49 +243,93 @@ else
     end
 
     local groups, order, backs, acknowledged = {}, {}, {}, 0
-    -- For each request of the call, in order: '1': it is a duplicate.
-    local fates, has_duplicates = {}, false
-    local ends, ended_of = {}, {}
-    -- Of the slots in which leases end: how many the process has left.
-    local held_of = {}
+    -- Places of those that are duplicates, among the requests of the call.
+    local places, n_requests = {}, 0
     -- What the scheduler counts: here, for a process that dies after this could not tell it any more.
     local enqueued, filtered = 0, 0
-    local is_full, n_seen = is_seen_full(before_seen), tonumber(before_seen) or 0
-    local n_suspects = tonumber(before_suspects) or 0
-    local has_started, is_cleared = false, false
+    local n_seen, n_suspects = tonumber(before_seen) or 0, tonumber(before_suspects) or 0
+    -- Runs of requests that travel, up to one that stays on its process.
+    local stretch, fingerprints = {}, {}
+    local function add_stretch()
+        local are_new, n_new = see(prefix, n_seen, fingerprints)
+        n_seen, filtered = n_seen + n_new, filtered + #fingerprints - n_new
+        local asked = 0
+        for _, run in ipairs(stretch) do
+            local payloads = {}
+            for from = run.from, run.to, 2 do
+                local is_new = true
+                if ARGV[from] ~= '' then
+                    asked = asked + 1
+                    is_new = are_new[asked]
+                end
+                if is_new then
+                    payloads[#payloads + 1] = ARGV[from + 1]
+                else
+                    places[#places + 1] = n_requests
+                end
+                n_requests = n_requests + 1
+            end
+            if #payloads > 0 then
+                enqueued = enqueued + #payloads
+                queued = queued + #payloads
+                add_payloads(groups, order, run.slot, run.queue, payloads)
+            end
+        end
+        stretch, fingerprints = {}, {}
+    end
     local runs = tonumber(ARGV[at])
     at = at + 1
     for _ = 1, runs do
-        local slot, queue, n_requests, payloads = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), {}
-        at = at + 3
-        for _ = 1, n_requests do
-            local place, member, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-            at = at + 3
-            local is_new = true
-            if payload == '' then
-                if queue == 'settled' then
-                    n_seen = n_seen + (settle_local(prefix, is_full, slot, place, member) and 1 or 0)
-                else
-                    is_new = claim_local(prefix, is_full, slot, place, member, process)
+        local slot, queue, from = ARGV[at], ARGV[at + 1], at + 3
+        at = from + 2 * tonumber(ARGV[at + 2])
+        if ARGV[from + 1] ~= '' then
+            stretch[#stretch + 1] = {slot = slot, queue = queue, from = from, to = at - 2}
+            for index = from, at - 2, 2 do
+                if ARGV[index] ~= '' then
+                    fingerprints[#fingerprints + 1] = ARGV[index]
                 end
-            elseif member ~= '' then
-                is_new = see(prefix, is_full, place, member)
-                filtered = filtered + (is_new and 0 or 1)
-                n_seen = n_seen + (is_new and 1 or 0)
             end
-            fates[#fates + 1] = is_new and '0' or '1'
-            if not is_new then
-                has_duplicates = true
-            elseif payload ~= '' then
-                payloads[#payloads + 1] = payload
+        else
+            add_stretch()
+            for index = from, at - 2, 2 do
+                if queue == 'settled' then
+                    n_seen = n_seen + settle_local(prefix, n_seen, slot, ARGV[index])
+                elseif not claim_local(prefix, n_seen, slot, ARGV[index], process) then
+                    places[#places + 1] = n_requests
+                end
+                n_requests = n_requests + 1
             end
-        end
-        if #payloads > 0 then
-            enqueued = enqueued + #payloads
-            queued = queued + #payloads
-            add_payloads(groups, order, slot, queue, payloads)
         end
     end
+    add_stretch()
+    duplicates = table.concat(places, ',')
+
+    -- Of the slots in which leases end: how many did.
+    local ended_of = {}
+    local slots = tonumber(ARGV[at])
+    at = at + 1
+    for _ = 1, slots do
+        local slot, from = ARGV[at], at + 2
+        at = from + tonumber(ARGV[at + 1])
+        if suspect_id ~= '' then
+            for index = from, at - 1 do
+                local held = ARGV[index] == suspect_id and redis.call('HGET', KEYS[3], suspect_id)
+                if held then
+                    local _, _, payload = parts(held)
+                    clear(prefix, payload)
+                    suspect_id = ''
+                end
+            end
+        end
+        local n_ended = 0
+        for first = from, at - 1, 1000 do
+            n_ended = n_ended + redis.call('HDEL', KEYS[3], unpack(ARGV, first, math.min(first + 999, at - 1)))
+        end
+        ended_of[slot] = n_ended
+        acknowledged = acknowledged + n_ended
+        leased = leased - n_ended
+    end
+    local ends, has_started = {}, false
     local results = tonumber(ARGV[at])
     at = at + 1
     for _ = 1, results do
@@ -295,17 +347,16 @@ else
         end
     end
     for _, lease in ipairs(end_leases(KEYS[3], ends)) do
-        local slot = slot_of(lease.held)
+        local slot, queue, payload = parts(lease.held)
         leased = leased - 1
         ended_of[slot] = (ended_of[slot] or 0) + 1
-        local is_suspect = record.suspect == lease.id
+        local is_suspect = suspect_id == lease.id
         if is_suspect then
-            record.suspect, is_cleared = nil, true
+            suspect_id = ''
         end
         if lease.what == 'done' then
             acknowledged = acknowledged + 1
             if is_suspect then
-                local _, _, payload = parts(lease.held)
                 clear(prefix, payload)
             end
         elseif is_suspect then
@@ -313,24 +364,28 @@ else
             n_suspects = n_suspects + 1
             queued = queued + 1
         else
-            local _, queue, payload = parts(lease.held)
             backs[#backs + 1] = {tonumber(lease.id), slot, queue, payload}
             queued = queued + 1
         end
     end
+    -- What changes of the counts of a slot's leases, its own and those of the process, is written when it is known
+    -- what the process gets; but who has none left is not a holder any more, and what it needs itself depends on what it
+    -- has. held_of: how many it has left.
+    local active_of, change_of, held_of = {}, {}, {}
     for slot, n_ended in pairs(ended_of) do
-        count_active(prefix, slot, -n_ended)
-        held_of[slot] = count_held(limits, prefix, slot, process, -n_ended, now)
+        if n_ended > 0 then
+            active_of[slot] = -n_ended
+            held_of[slot] = (tonumber(redis.call('HGET', prefix .. 'held:' .. slot, process)) or 0) - n_ended
+            if held_of[slot] > 0 and not is_needed[slot] then
+                change_of[slot] = -n_ended
+            else
+                count_held(limits, prefix, slot, process, -n_ended)
+            end
+        end
     end
     -- What yield.lua asks: since when has the process brought its task on?
-    local is_first = not record.done_ms and (acknowledged > 0 or has_started)
-    record.done_ms = record.done_ms or (is_first and now or nil)
-    if has_duplicates then
-        duplicates = table.concat(fates)
-        record.duplicates = duplicates
-    end
-    if is_first or is_cleared or has_duplicates then
-        redis.call('HSET', KEYS[2], process, cjson.encode(record))
+    if done_ms == 0 and (acknowledged > 0 or has_started) then
+        done_ms = now_ms()
     end
     -- The last leased first: so they come out in their old order.
     table.sort(backs, function(one, other) return one[1] > other[1] end)
@@ -342,7 +397,7 @@ else
     end
 
     for _, need in ipairs(needs) do
-        local share = need.demand > 0 and meet_need(limits, prefix, need.slot, process, need.demand, now)
+        local share = need.demand > 0 and meet_need(limits, prefix, need.slot, process, need.demand)
         if share then
             shares[#shares + 1] = need.slot
             shares[#shares + 1] = share
@@ -356,7 +411,7 @@ else
         wanted = 0
     end
     local lease_seq, granted = tonumber(before_lease_seq), 0
-    if record.suspect then
+    if suspect_id ~= '' then
         wanted = 0
     elseif n_suspects > 0 and wanted > 0 and is_runner(task_key, KEYS[2], process, suspect_runner) then
         wanted = 0
@@ -364,16 +419,16 @@ else
         for _ = 1, redis.call('HLEN', KEYS[3]) == 0 and n_suspects or 0 do
             local held = redis.call('LPOP', prefix .. 'suspects')
             local slot = parts(held)
-            local share = take_share(limits, prefix, slot, process, now)
+            local share = take_share(limits, prefix, slot, process)
             if share then
                 lease_seq = lease_seq + 1
-                record.suspect = tostring(lease_seq)
-                redis.call('HSET', KEYS[2], process, cjson.encode(record))
+                suspect_id = string.format('%d', lease_seq)
+                read_record()
                 redis.call('HSET', KEYS[3], lease_seq, held)
                 redis.call('HINCRBY', task_key, 'suspects', -1)
-                leases = {record.suspect, held}
+                leases = {suspect_id, held}
                 count_active(prefix, slot, 1)
-                count_held(limits, prefix, slot, process, 1, now)
+                count_held(limits, prefix, slot, process, 1)
                 if share > 0 then
                     shares[#shares + 1] = slot
                     shares[#shares + 1] = share
@@ -388,9 +443,8 @@ else
     end
     -- Of little, each process gets its part, for who asks first cannot do it all the sooner: so nobody is without
     -- work while another has some in hand, at the begin of a crawl and at its end.
-    local n_processes = wanted > 1 and redis.call('HLEN', KEYS[2]) or 1
-    if n_processes > 1 then
-        wanted = math.max(1, math.min(wanted, math.ceil(queued / n_processes)))
+    if wanted > 1 then
+        wanted = math.max(1, math.min(wanted, math.ceil(queued / math.max(1, tonumber(n_processes)))))
     end
     -- The slots with the fewest leases first; those that this process has a share of.
     local open, open_of, active, granted_of = {}, {}, {}, {}
@@ -398,8 +452,8 @@ else
         local ready = redis.call('ZRANGE', prefix .. 'ready', 0, 199, 'WITHSCORES')
         for at = 1, #ready, 2 do
             local slot = ready[at]
-            active[slot] = tonumber(ready[at + 1])
-            local share = take_share(limits, prefix, slot, process, now)
+            active[slot] = tonumber(ready[at + 1]) + (active_of[slot] or 0)
+            local share = take_share(limits, prefix, slot, process)
             if share then
                 open[#open + 1] = slot
                 open_of[slot] = true
@@ -445,9 +499,9 @@ else
                 leases[#leases + 1] = value
             end
             redis.call('HSET', KEYS[3], unpack(held))
-            count_active(prefix, slot, #payloads)
             active[slot] = active[slot] + #payloads
-            count_held(limits, prefix, slot, process, #payloads, now)
+            active_of[slot] = (active_of[slot] or 0) + #payloads
+            change_of[slot] = (change_of[slot] or 0) + #payloads
             wanted = wanted - #payloads
             granted = granted + #payloads
             granted_of[slot] = true
@@ -467,9 +521,19 @@ else
         end
         open = still_open
     end
+    for slot, change in pairs(active_of) do
+        if change ~= 0 then
+            count_active(prefix, slot, change)
+        end
+    end
+    for slot, change in pairs(change_of) do
+        if change ~= 0 then
+            count_held(limits, prefix, slot, process, change)
+        end
+    end
     -- Where nothing waits, nobody asks for leases; but those whom others leave behind go on with all of the slot.
     for slot, held in pairs(held_of) do
-        local share = not open_of[slot] and grow_share(limits, prefix, slot, process, held, now)
+        local share = not open_of[slot] and grow_share(limits, prefix, slot, process, held)
         if share then
             shares[#shares + 1] = slot
             shares[#shares + 1] = share
@@ -485,20 +549,28 @@ else
         end
     end
     -- A process that finds nothing although requests wait: the task shall not grow.
-    if granted > 0 then
+    if granted > 0 and is_starved then
         redis.call('SREM', prefix .. 'starved', process)
-    elseif wanted > 0 and redis.call('EXISTS', prefix .. 'ready') == 1 then
+        is_starved = false
+    elseif granted == 0 and wanted > 0 and not is_starved and redis.call('EXISTS', prefix .. 'ready') == 1 then
         redis.call('SADD', prefix .. 'starved', process)
+        is_starved = true
     end
-    for _, part in ipairs(asked_for(limits, prefix, process, now)) do
+    if record and record.suspect ~= (suspect_id ~= '' and suspect_id or nil) then
+        record.suspect = suspect_id ~= '' and suspect_id or nil
+        redis.call('HSET', KEYS[2], process, cjson.encode(record))
+    end
+    redis.call('HSET', KEYS[5], process, string.format('%d %d %d ', ARGV[3], done_ms, is_starved and 1 or 0)
+        .. duplicates .. ' ' .. changes)
+    for _, part in ipairs(asked_for(limits, prefix, process)) do
         shares[#shares + 1] = part
     end
-    local changes = {}
-    local function change(field, before, number)
-        local text = string.format('%d', number)
+    local fields = {}
+    local function change(field, before, value)
+        local text = string.format('%d', value)
         if text ~= (before or '0') then
-            changes[#changes + 1] = field
-            changes[#changes + 1] = text
+            fields[#fields + 1] = field
+            fields[#fields + 1] = text
         end
     end
     change('queued', before_queued, queued)
@@ -512,8 +584,8 @@ else
     change('enqueued', before_enqueued, (tonumber(before_enqueued) or 0) + enqueued)
     change('filtered', before_filtered, (tonumber(before_filtered) or 0) + (ARGV[7] == '1' and filtered or 0))
     change('crashes', crashes, acknowledged > 0 and 0 or crashes)
-    if #changes > 0 then
-        redis.call('HSET', task_key, unpack(changes))
+    if #fields > 0 then
+        redis.call('HSET', task_key, unpack(fields))
     end
 end
 
@@ -545,4 +617,4 @@ end
 return {status, state, reason, stop_mode, queued, leased, is_idle, duplicates, leases,
     version, facts, shares, start == 'lost' and 1 or 0,
     is_counting and redis.call('HGETALL', prefix .. 'closing') or {}, held_state,
-    record.suspect or ''}
+    suspect_id}

@@ -5,11 +5,10 @@
 -- KEYS[2]  the worker's record (HASH)
 -- ARGV[1]  name
 -- Returns 1: it is told; 2: it is ending already; 0: no live worker has the name.
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+-- include: clock
 local deadline = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]))
 local worker = redis.call('HMGET', KEYS[2], 'token', 'drain', 'draining')
-if not deadline or deadline <= now_ms or not worker[1] then
+if not deadline or deadline <= now_ms() or not worker[1] then
     return 0
 end
 if worker[2] == worker[1] or worker[3] == '1' then

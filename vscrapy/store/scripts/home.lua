@@ -22,7 +22,7 @@ if need < 1 then
     return need
 end
 local number = redis.call('HINCRBY', KEYS[1], 'process_seq', 1)
-redis.call('HSET', KEYS[2], ARGV[1], cjson.encode({worker = ARGV[2], number = number, seq = 0}))
+redis.call('HSET', KEYS[2], ARGV[1], cjson.encode({worker = ARGV[2], number = number}))
 redis.call('HSET', KEYS[1], 'feeds', 'writing', 'processes', 1, 'promised_until_ms', 0)
 redis.call('HINCRBY', KEYS[1], 'feeds_tries', 1)
 return number

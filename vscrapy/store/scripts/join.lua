@@ -13,10 +13,11 @@
 -- ARGV[5]  most concurrent downloads of a slot, in the whole task; 0: not kept
 -- ARGV[6]  delay between two downloads of a slot (ms)
 -- ARGV[7+] slot, 'most:delay_ms', slot, ... of special slots
--- Returns {status, state, reason, stop mode, start, elapsed, spider state}; status: 'ok', 'fenced', 'gone', 'wait' (the
--- sender has not confirmed the task: nothing is done, ask again); start: -1 when another process runs start() or it is
+-- Returns {status, state, reason, stop mode, start, elapsed, spider state}; status: 'ok', 'fenced', 'gone'; start: -1 when another process runs start() or it is
 -- exhausted, else the number of its outputs that are committed already; elapsed: time since the first process joined
--- (ms); spider state: the fact 'state', or ''.
+-- (ms); spider state: the fact 'state', or ''. Or {'wait', id of the log's last entry}: the sender has not confirmed the
+-- task, and nothing is done; ask again when more has come there.
+-- include: clock
 local task = redis.call('HMGET', KEYS[1],
     'state', 'reason', 'stop_mode', 'start', 'start_owner', 'start_done', 'provisional')
 if not task[1] then
@@ -27,7 +28,8 @@ if not record then
     return {'fenced'}
 end
 if task[7] and task[1] ~= 'stopping' then
-    return {'wait'}
+    local last = redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', 1)
+    return {'wait', last[1] and last[1][1] or '0-0'}
 end
 record = cjson.decode(record)
 if not record.crawls then
@@ -45,10 +47,8 @@ if task[4] == 'waiting' or task[4] == 'lost' or (task[4] == 'running' and task[5
     redis.call('HSET', KEYS[1], 'start', 'running', 'start_owner', ARGV[1])
     start = tonumber(task[6])
 end
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('HSETNX', KEYS[1], 'opened_ms', string.format('%d', now_ms))
+redis.call('HSETNX', KEYS[1], 'opened_ms', string.format('%d', now_ms()))
 redis.call('XADD', KEYS[5], '*', 'first', redis.call('HGET', KEYS[1], 'log_lines') or 0, 'n', 0, 'lines', '[]',
     'joined', ARGV[1])
-return {'ok', task[1], task[2], task[3], start, now_ms - tonumber(redis.call('HGET', KEYS[1], 'opened_ms')),
+return {'ok', task[1], task[2], task[3], start, now_ms() - tonumber(redis.call('HGET', KEYS[1], 'opened_ms')),
     redis.call('HGET', KEYS[4], 'state') or ''}

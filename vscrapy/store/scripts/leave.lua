@@ -19,12 +19,13 @@
 -- ARGV[10] how often processes die with a request in hand until it is given up
 -- ARGV[11] failed requests kept at most
 -- Returns {left, state}: left is 1 when the process was in the task.
+-- include: clock
 -- include: queues
 -- include: polite
 -- include: seen
 -- include: end
 -- include: suspects
--- include: stat_changes
+-- include: commits
 local task_key, prefix, process, how = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local state = redis.call('HGET', task_key, 'state')
 if not state then
@@ -40,15 +41,13 @@ add_up_last(prefix, process, record.worker)
 if record.crawls then
     redis.call('HINCRBY', task_key, 'crawling', -1)
 end
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local limits = read_limits(task_key)
-forget_needs(limits, prefix, process, now_ms)
+forget_needs(limits, prefix, process)
 for _, slot in ipairs(redis.call('SMEMBERS', prefix .. 'contended')) do
     stop_waiting(prefix, slot, process)
 end
 if redis.call('SREM', prefix .. 'starved', process) == 1 then
-    redis.call('HSET', task_key, 'grow_after_ms', string.format('%d', now_ms + ARGV[6]))
+    redis.call('HSET', task_key, 'grow_after_ms', string.format('%d', now_ms() + ARGV[6]))
 end
 local locals = redis.call('HGETALL', prefix .. 'locals')
 for at = 1, #locals, 2 do
@@ -66,7 +65,7 @@ table.sort(ids, function(one, other) return one > other end)
 for _, id in ipairs(ids) do
     local slot, queue, payload = parts(values[id])
     count_active(prefix, slot, -1)
-    count_held(limits, prefix, slot, process, -1, now_ms)
+    count_held(limits, prefix, slot, process, -1)
     if how == 'crashed' and ARGV[9] ~= '' then
         if count_death(prefix, payload) < tonumber(ARGV[10]) then
             suspect(prefix, task_key, values[id])
@@ -93,7 +92,7 @@ if given_up > 0 then
 end
 local processes = redis.call('HINCRBY', task_key, 'processes', -1)
 if processes == 0 then
-    redis.call('HSET', task_key, 'waits_since_ms', string.format('%d', now_ms))
+    redis.call('HSET', task_key, 'waits_since_ms', string.format('%d', now_ms()))
 end
 local task = redis.call('HMGET', task_key, 'start', 'start_owner', 'idle_owner')
 if task[1] == 'running' and task[2] == process then
@@ -123,7 +122,7 @@ elseif state == 'storing' then
     local tries = tonumber(feeds[2])
     if feeds[1] ~= 'written' and feeds[3] ~= 'forced' and tries < tonumber(ARGV[7]) then
         local wait_ms = how == 'crashed' and 0 or ARGV[8] * 2 ^ (tries - 1)
-        redis.call('HSET', task_key, 'feeds', 'waiting', 'feeds_after_ms', string.format('%d', now_ms + wait_ms))
+        redis.call('HSET', task_key, 'feeds', 'waiting', 'feeds_after_ms', string.format('%d', now_ms() + wait_ms))
     else
         if feeds[1] ~= 'written' then
             redis.call('HSET', task_key, 'feeds', 'failed')

@@ -8,6 +8,7 @@
 -- ARGV[3]  protocol version that the worker speaks
 -- ARGV[4]  life of the promise (ms), which also ends with the next place that is taken; 0: take the promise back
 -- Returns 1: promised (or taken back); 0: the task has a promise already, or needs no slot now.
+-- include: clock
 -- include: need
 local task = redis.call('HMGET', KEYS[1], 'processes', 'promised_by', 'promised_until_ms')
 local is_ours = task[2] == ARGV[1]
@@ -17,11 +18,9 @@ if tonumber(ARGV[4]) == 0 then
     end
     return 1
 end
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local is_needed = needs_process(KEYS[1], KEYS[2], ARGV[3]) == 1 or needs_home(KEYS[1], ARGV[3]) == 1
-if not is_needed or task[1] ~= ARGV[2] or (now_ms < (tonumber(task[3]) or 0) and not is_ours) then
+if not is_needed or task[1] ~= ARGV[2] or (now_ms() < (tonumber(task[3]) or 0) and not is_ours) then
     return 0
 end
-redis.call('HSET', KEYS[1], 'promised_by', ARGV[1], 'promised_until_ms', string.format('%d', now_ms + ARGV[4]))
+redis.call('HSET', KEYS[1], 'promised_by', ARGV[1], 'promised_until_ms', string.format('%d', now_ms() + ARGV[4]))
 return 1

@@ -9,10 +9,9 @@
 -- ARGV[4]  life of the record (s)
 -- ARGV[5+] field, value ... of the record
 -- Returns 1; 0 when a live worker has the name.
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+-- include: clock
 local deadline = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]))
-if deadline and deadline > now_ms and redis.call('HGET', KEYS[2], 'token') ~= ARGV[2] then
+if deadline and deadline > now_ms() and redis.call('HGET', KEYS[2], 'token') ~= ARGV[2] then
     return 0
 end
 -- What a dead worker of another protocol held is for its like to give back, which finds it under another name.
@@ -30,9 +29,9 @@ if former and former ~= own and redis.call('EXISTS', processes) == 1 then
     redis.call('HSET', heir, 'protocol', former, 'token', '')
     redis.call('EXPIRE', heir, ARGV[4])
     redis.call('EXPIRE', heir .. ':processes', ARGV[4])
-    redis.call('ZADD', KEYS[1], deadline or now_ms, ARGV[1] .. suffix)
+    redis.call('ZADD', KEYS[1], deadline or now_ms(), ARGV[1] .. suffix)
 end
-redis.call('ZADD', KEYS[1], now_ms + ARGV[3], ARGV[1])
-redis.call('HSET', KEYS[2], 'token', ARGV[2], 'since_ms', now_ms, 'seen_ms', now_ms, unpack(ARGV, 5))
+redis.call('ZADD', KEYS[1], now_ms() + ARGV[3], ARGV[1])
+redis.call('HSET', KEYS[2], 'token', ARGV[2], 'since_ms', now_ms(), 'seen_ms', now_ms(), unpack(ARGV, 5))
 redis.call('EXPIRE', KEYS[2], ARGV[4])
 return 1

@@ -7,11 +7,10 @@
 -- ARGV[1]  name
 -- ARGV[2]  token of the agent that ends; '' when reaped
 -- Returns 1; 0 when it is alive (again), or the name is another agent's.
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+-- include: clock
 if ARGV[2] == '' then
     local deadline = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]))
-    if deadline and deadline > now_ms then
+    if deadline and deadline > now_ms() then
         return 0
     end
 elseif redis.call('HGET', KEYS[2], 'token') ~= ARGV[2] then

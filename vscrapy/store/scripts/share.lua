@@ -15,6 +15,7 @@
 -- next     number of slots with downloads; then for each: slot, number of downloads, 0: none any more
 -- Returns {status, shares}; status: 'ok'; 'alone': nobody else downloads for the task any more; shares: as commit.lua
 --   has them, and 0 for a slot that must wait.
+-- include: clock
 -- include: polite
 local task_key, prefix, process = KEYS[1], ARGV[1], ARGV[2]
 local state = redis.call('HGET', task_key, 'state')
@@ -24,8 +25,6 @@ end
 if process ~= 'home' and redis.call('HEXISTS', KEYS[2], process) == 0 then
     return {'ok', {}}
 end
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local at = 6 + 2 * tonumber(ARGV[5])
 if ARGV[3] ~= '0' and redis.call('HEXISTS', task_key, 'polite_most') == 0 then
     redis.call('HSET', task_key, 'polite_most', ARGV[3], 'polite_delay_ms', ARGV[4],
@@ -37,21 +36,21 @@ end
 local limits, shares, needs = read_limits(task_key), {}, {}
 local lowered = tonumber(ARGV[at])
 for index = 1, lowered do
-    lower_share(limits, prefix, ARGV[at + 2 * index - 1], process, tonumber(ARGV[at + 2 * index]), now_ms)
+    lower_share(limits, prefix, ARGV[at + 2 * index - 1], process, tonumber(ARGV[at + 2 * index]))
 end
 at = at + 1 + 2 * lowered
 for index = 1, tonumber(ARGV[at]) do
     local slot, demand = ARGV[at + 2 * index - 1], tonumber(ARGV[at + 2 * index])
-    note_need(limits, prefix, slot, process, demand, now_ms)
+    note_need(limits, prefix, slot, process, demand)
     if demand > 0 then
         needs[#needs + 1] = {slot = slot, demand = demand}
     end
 end
 for _, need in ipairs(needs) do
     shares[#shares + 1] = need.slot
-    shares[#shares + 1] = meet_need(limits, prefix, need.slot, process, need.demand, now_ms) or 0
+    shares[#shares + 1] = meet_need(limits, prefix, need.slot, process, need.demand) or 0
 end
-for _, part in ipairs(asked_for(limits, prefix, process, now_ms)) do
+for _, part in ipairs(asked_for(limits, prefix, process)) do
     shares[#shares + 1] = part
 end
 return {'ok', shares}

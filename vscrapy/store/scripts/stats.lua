@@ -2,10 +2,10 @@
 -- A task's stats, at one moment.
 --
 -- KEYS[1]  stats (HASH)
--- KEYS[2]  what each process has counted (HASH)
+-- KEYS[2]  the last commit of each process (HASH): _commits.lua
 -- KEYS[3]  stat values (HASH)
 -- KEYS[4]  task record (HASH)
--- Returns {counted, changes, values, enqueued, filtered}: counted: stat, number, ...; changes: process, packed, ...;
+-- Returns {counted, commits, values, enqueued, filtered}: counted: stat, number, ...; commits: process, commit, ...;
 -- values: process, JSON, ...;
 -- enqueued, filtered: what the frontier has counted itself.
 local own = redis.call('HMGET', KEYS[4], 'enqueued', 'filtered')

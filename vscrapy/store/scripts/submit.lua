@@ -9,12 +9,11 @@
 -- ARGV[4]  number of requests that wait from the beginning, instead of start(); then for each: slot, queue, payload
 -- next     field, value, field, value ... of the record
 -- Returns 1; 0 when the task exists already (a repeated call: nothing is done).
+-- include: clock
 -- include: queues
 if redis.call('EXISTS', KEYS[1]) == 1 then
     return 0
 end
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local n_requests, at = tonumber(ARGV[4]), 5
 for _ = 1, n_requests do
     push(ARGV[3], ARGV[at], ARGV[at + 1], {ARGV[at + 2]}, false)
@@ -24,8 +23,8 @@ end
 -- without a look at the forty others; each commit asks for twenty.
 redis.call('HSET', KEYS[1], 'table', string.rep('-', 65), unpack(ARGV, at))
 redis.call('HSET', KEYS[1],
-    'state', 'queued', 'reason', '', 'exit_code', 0, 'stop_mode', '', 'created_ms', now_ms,
-    'sender_ms', now_ms, 'sender_timeout_ms', ARGV[2],
+    'state', 'queued', 'reason', '', 'exit_code', 0, 'stop_mode', '', 'created_ms', now_ms(),
+    'sender_ms', now_ms(), 'sender_timeout_ms', ARGV[2],
     'queued', n_requests, 'leased', 0, 'lease_seq', 0, 'processes', 0, 'process_seq', 0, 'crawling', 0,
     'capacity', 16,
     'start', n_requests > 0 and 'done' or 'waiting', 'start_owner', '', 'start_done', 0, 'idle_owner', '', 'crashes', 0,
