@@ -133,16 +133,33 @@ def unpack(manifest: Manifest, fetch: Callable[[str], bytes], target: Path, *, l
     made: set[str] = set()
     for root in manifest.roots:
         for file in root.files:
-            content = fetch(file.sha256)
-            if len(content) != file.size_bytes or hashlib.sha256(content).hexdigest() != file.sha256:
-                raise BundleError(f"{file.path} is not what the manifest says; send the task again.")
-            path = os.path.join(target, root.name, file.path)  # a Path takes as long as the file
-            _make_parent(path, made)
-            _write_new(path, content, mode=0o755 if file.is_executable else 0o644)
+            # os.path, for a Path takes as long as the file
+            write(os.path.join(target, root.name, file.path), file, fetch(file.sha256), made)
     with _disk_errors_named(target):
         for root in manifest.roots:
             (target / root.name).mkdir(exist_ok=True)
         (target / manifest.roots[0].name / manifest.working_directory).mkdir(parents=True, exist_ok=True)
+
+
+def write(path: str, file: BundleFile, content: bytes, made: set[str]) -> None:
+    """
+    Write one file of a bundle where nothing is.
+
+    Args:
+        made: Directories that are there for sure; that of the file is added.
+
+    Raises:
+        BundleError: The content is not what the manifest says, or the disk refuses it.
+    """
+    if len(content) != file.size_bytes or hashlib.sha256(content).hexdigest() != file.sha256:
+        raise BundleError(f"{file.path} is not what the manifest says; send the task again.")
+    _make_parent(path, made)
+    _write_new(path, content, mode=mode_of(file))
+
+
+def mode_of(file: BundleFile) -> int:
+    """Permissions that a file is unpacked with."""
+    return 0o755 if file.is_executable else 0o644
 
 
 def manifest_to_json(manifest: Manifest) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import resource
 import signal
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,15 +163,24 @@ class Cluster:
         wait_for(worker.is_ready)
         return worker
 
-    def submit(self, code: str, *, max_processes: int = 1, sender_timeout_ms: int = 0, key: bytes = b"") -> int:
-        """Submit a task that runs *code*, in a project of one file."""
-        content = b"answer = 42\n"
-        module = self.directory / "module.py"
-        module.write_bytes(content)
-        sha = hashlib.sha256(content).hexdigest()
-        Blobs(self.store).put({sha: module})
-        file = BundleFile("module.py", sha, len(content))
-        manifest = manifest_to_json(Manifest((BundleRoot("project", True, (file,)),)))
+    def submit(
+        self,
+        code: str,
+        *,
+        max_processes: int = 1,
+        sender_timeout_ms: int = 0,
+        key: bytes = b"",
+        files: Mapping[str, bytes] | None = None,
+    ) -> int:
+        """Submit a task that runs *code*, in a project of one file, or of these."""
+        found = []
+        for name, content in (files or {"module.py": b"answer = 42\n"}).items():
+            path = self.directory / name
+            path.write_bytes(content)
+            file = BundleFile(name, hashlib.sha256(content).hexdigest(), len(content))
+            Blobs(self.store).put({file.sha256: path})
+            found.append(file)
+        manifest = manifest_to_json(Manifest((BundleRoot("project", True, tuple(found)),)))
         taskid = self.tasks.new_id()
         self.following.append(Subscription(self.store, keys.followers(taskid)))
         self.following[-1].keep(wait_s=1)
@@ -289,6 +299,45 @@ def test_exit_0_leaves_the_task(cluster: Cluster) -> None:
     assert "vscrapy:" not in cluster.text(taskid)
     assert cluster.record(taskid).processes == 1
     assert len(list((worker.output.parent / "home" / "run").iterdir())) == 1
+
+
+def test_next_crawl_has_the_files_of_the_last_one(cluster: Cluster) -> None:
+    """They are moved to its directory, but for what the last one has changed; the worker's end leaves none."""
+    worker = cluster.worker("--slots", "1")
+    files = {f"module_{number}.py": b"answer = %d\n" % number for number in range(30)}
+    told = [crawl_of(files | {"version": version}, cluster, worker) for version in (b"1", b"2")]
+    for seen, version in zip(told, (b"1", b"2"), strict=True):
+        assert {name: text.encode() for name, (_, text) in seen.items()} == files | {"version": version}
+    changed = {name for name in told[0] if told[0][name][0] != told[1][name][0]}
+    assert changed == {"module_0.py", "version"}
+    worker.process.terminate()
+    assert worker.process.wait(10) == 0
+    assert list((worker.output.parent / "home" / "run").iterdir()) == []
+
+
+def crawl_of(files: Mapping[str, bytes], cluster: Cluster, worker: Worker) -> dict[str, tuple[int, str]]:
+    """Inode and text of each file that a crawl process has found, before it changed one and added one."""
+    taskid = cluster.submit(
+        """
+        project = spec["directory"] + "/project/"
+        paths = {name: project + name for name in os.listdir(project)}
+        say("found=" + json.dumps({name: (os.stat(path).st_ino, open(path).read()) for name, path in paths.items()}))
+        open(project + "module_0.py", "a").write("import evil")
+        open(project + "module_0.pyc", "w").write("import evil")
+        code = 70
+        """,
+        files=files,
+    )
+    wait_for(lambda: cluster.record(taskid).state is TaskState.FINISHED)
+    wait_for(lambda: len(spares(worker)) == 1)
+    found: dict[str, tuple[int, str]] = json.loads(cluster.text(taskid).partition("found=")[2].partition("\n")[0])
+    return found
+
+
+def spares(worker: Worker) -> list[Path]:
+    """What lies beside the directories of crawl processes, once none is left of these."""
+    found = list((worker.output.parent / "home" / "run").iterdir())
+    return found if all(path.name.split("-")[-2] == "0" for path in found) else []
 
 
 def test_exit_70_ends_the_task_as_failed(cluster: Cluster) -> None:

@@ -477,6 +477,7 @@ class Agent(Service):
         if n_busy == 0:
             self._finish()
             return
+        self._start(self._contact.in_thread(self._checkouts.spare.close))
         plural = "es" if n_busy > 1 else ""
         self._say(f"no new work; waiting for {n_busy} crawl process{plural} to leave (again: end at once)")
 
@@ -506,12 +507,16 @@ class Agent(Service):
         self._bell.stop()
         if self._slots.n_busy and error is not None:
             self._slots.fence()
+        closed = self._contact.in_thread(self._checkouts.spare.close)
+        self._limit(closed)
+        closed.addErrback(self._told)
         await self._contact.in_thread(self._pulse.stop)
         if self._identity is not None:
             signed_off = self._contact.call(self._workers.retire, self._identity.name, self._identity.token)
             self._limit(signed_off)
             signed_off.addErrback(self._cannot_sign_off, error)
             await signed_off
+        await closed
 
     def _cannot_sign_off(self, failure: Failure, error: BaseException | None = None) -> None:
         self._told(failure)

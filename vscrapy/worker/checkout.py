@@ -2,7 +2,8 @@
 Bundles to directories: one private directory a crawl process, from files that are cached by their SHA-256.
 
 ``HOME/cache/blobs/SHA256`` is shared by all agents of a home, and bounded; ``HOME/run/HOST-PID-TASKID-NUMBER``
-belongs to one crawl process of the agent PID on HOST (a home may be on a network disk).
+belongs to one crawl process of the agent PID on HOST (a home may be on a network disk). No task has the id 0: that
+is the agent's ``spare``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from vscrapy.errors import BundleError
 from vscrapy.httpcache import drop_unused
 from vscrapy.model import BundleFile, Manifest
 from vscrapy.store.blobs import Blobs
+from vscrapy.worker.spare import Spare
 
 #: Size of the cache (bytes); beyond it, what was used longest ago is removed.
 CACHE_BYTES: Final = 1024**3
@@ -57,6 +59,9 @@ class Checkouts:
         self._cache = home / "cache" / "blobs"
         self._run = home / "run"
         self._host = re.sub(r"[^\w.]", "_", socket.gethostname())
+        #: What was checked out, by its directory.
+        self._manifests: dict[Path, Manifest] = {}
+        self.spare = Spare(lambda number: self._place(0, number), self.remove)
 
     def prepare(self) -> None:
         """
@@ -85,22 +90,31 @@ class Checkouts:
             StoreUnavailable, StoreRefused: No files from Redis now.
         """
         check(manifest, self._limit_bytes)  # before anything is fetched
-        target = self._run / f"{self._host}-{os.getpid()}-{taskid}-{number}"
+        target = self._place(taskid, number)
         self._remove_quietly(target)
         files = {file.sha256: file for root in manifest.roots for file in root.files}
         self._fetch([file for file in files.values() if not self._is_cached(file)])
         try:
-            unpack(manifest, lambda sha: self._read(files[sha]), target, limit_bytes=self._limit_bytes)
+            if not self.spare.take(manifest, self._read, target):
+                unpack(manifest, lambda sha: self._read(files[sha]), target, limit_bytes=self._limit_bytes)
         except BaseException as error:
             self._remove_quietly(target)
             if isinstance(error, BundleError) and isinstance(error.__cause__, OSError):
                 # This machine's fault, not the bundle's.
                 raise OSError(error.__cause__.errno, str(error)) from error
             raise
+        self._manifests[target] = manifest
         return target
 
+    def check_in(self, directory: Path) -> None:
+        """A crawl process has ended: its directory goes, and may leave a spare."""
+        manifest = self._manifests.pop(directory, None)
+        if manifest is not None:
+            self.spare.put(directory, manifest)
+        self.remove(directory)
+
     def remove(self, directory: Path) -> None:
-        """Remove a crawl process's directory; what cannot be removed is told and stays."""
+        """Remove a directory; what cannot be removed is told and stays."""
         try:
             shutil.rmtree(directory)
         except FileNotFoundError:
@@ -109,7 +123,8 @@ class Checkouts:
             self._say(f"{directory} cannot be removed: {error.strerror or error}")
 
     def trim(self) -> None:
-        """Bring the cache to its size, what was used longest ago first."""
+        """Bring the cache to its size, what was used longest ago first; and remove an old spare."""
+        self.spare.trim()
         found = []
         for path in self._cache.iterdir():
             try:
@@ -123,6 +138,9 @@ class Checkouts:
                 return
             path.unlink(missing_ok=True)
             total -= size
+
+    def _place(self, taskid: int, number: int) -> Path:
+        return self._run / f"{self._host}-{os.getpid()}-{taskid}-{number}"
 
     def _is_leftover(self, directory: Path, host: str, pid: int) -> bool:
         if host != self._host:

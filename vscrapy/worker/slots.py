@@ -414,7 +414,7 @@ class Slots:
             ending = _Ending("crashed", "ended by an error of the worker, which is in its own log")
         await self._leave(child, ending)
         if resident.directory is not None:
-            await self._contact.in_thread(self._checkouts.remove, resident.directory)
+            await self._contact.in_thread(self._checkouts.check_in, resident.directory)
         self.n_ended += child.is_launched
         del self._residents[child.place.process]
         if record.taskid not in self.close_timeouts_s:
