@@ -386,10 +386,11 @@ def test_other_project_leaves_the_spare(machine: Machine) -> None:
     again = machine.check_out(mine)
     assert inodes(again) == had
     machine.checkouts.check_in(again)
-    before = len(machine.lying)
+    (waiting,) = [path for path in (machine.directory / "home" / "run").iterdir() if "-0-" in path.name]
+    assert (waiting / "project" / "scrapy.cfg").exists()
     machine.checkouts.check_in(machine.check_out(other))
-    assert len(machine.lying) == before
-    assert kept(had, inodes(machine.check_out(mine))) == set()
+    (waiting,) = [path for path in (machine.directory / "home" / "run").iterdir() if "-0-" in path.name]
+    assert {path.name for path in waiting.rglob("other_*")} == {f"other_{number}.py" for number in range(40)}
 
 
 def test_one_spare_is_kept_of_one_project(machine: Machine) -> None:
