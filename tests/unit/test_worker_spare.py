@@ -38,6 +38,7 @@ class Machine:
     said: list[str] = field(default_factory=list)
     number: int = 0
     is_redis_away: bool = False
+    held: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.checkouts = Checkouts(self.directory / "home", cast("Blobs", self), self.said.append)
@@ -73,6 +74,18 @@ class Machine:
         unpack(manifest, self.contents.__getitem__, target, limit_bytes=LIMIT_BYTES)
         return look(target)
 
+    def hold(self, *directories: Path) -> list[dict[str, int]]:
+        """The inodes of each directory; no other file gets one of them, until this is called again."""
+        self.let_go()
+        for directory in directories:
+            self.held.extend(os.open(path, os.O_RDONLY) for path in directory.rglob("*"))
+        return [inodes(directory) for directory in directories]
+
+    def let_go(self) -> None:
+        """Hold nothing any more."""
+        while self.held:
+            os.close(self.held.pop())
+
     @property
     def lying(self) -> list[str]:
         """Directories of crawl processes and spares."""
@@ -92,7 +105,7 @@ def look(directory: Path) -> dict[str, Any]:
 
 
 def inodes(directory: Path) -> dict[str, int]:
-    """The files of a directory, each of which is known by its inode."""
+    """The files of a directory, each of which is known by its inode while somebody holds it."""
     return {str(path.relative_to(directory)): path.lstat().st_ino for path in directory.rglob("*") if path.is_file()}
 
 
@@ -115,6 +128,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     """A machine whose every word is a surprise."""
     machine = Machine(tmp_path)
     yield machine
+    machine.let_go()
     assert machine.said == []
 
 
@@ -127,7 +141,8 @@ def test_next_checkout_takes_the_files_of_the_last(machine: Machine) -> None:
     """Not one is written: they are the same inodes, moved to directories of their own."""
     project = machine.manifest(FILES, "pkg/tool.sh")
     first = machine.check_out(project)
-    files, directories = inodes(first), {path.stat().st_ino for path in first.rglob("*") if path.is_dir()}
+    (files,) = machine.hold(first)
+    directories = {path.stat().st_ino for path in first.rglob("*") if path.is_dir()}
     machine.checkouts.check_in(first)
     assert not first.exists()
     second = machine.check_out(project)
@@ -173,7 +188,7 @@ def test_nearly_the_same_project_is_made_of_the_spare(
     ]
     before = machine.check_out(projects[0])
     for project in projects[1:]:
-        had = inodes(before)
+        (had,) = machine.hold(before)
         machine.checkouts.check_in(before)
         before = machine.check_out(project)
         assert look(before) == machine.unpacked(project)
@@ -273,7 +288,7 @@ def test_what_was_done_to_a_spare_is_not_seen(
     """Whatever is not what the manifest says is written anew or removed, and the rest is taken."""
     project = machine.manifest(FILES, "pkg/tool.sh")
     first = machine.check_out(project)
-    had = inodes(first)
+    (had,) = machine.hold(first)
     if not is_waiting:
         damage(first)
     machine.checkouts.check_in(first)
@@ -378,7 +393,7 @@ def test_other_project_leaves_the_spare(machine: Machine) -> None:
     other = machine.manifest({f"other_{number}.py": b"%d" % number for number in range(40)})
     few = machine.manifest({"script.py": b"few"})
     first = machine.check_out(mine)
-    had = inodes(first)
+    (had,) = machine.hold(first)
     machine.checkouts.check_in(first)
     for project in (few, other):
         assert look(machine.check_out(project)) == machine.unpacked(project)
@@ -442,7 +457,7 @@ def test_two_checkouts_at_once_share_nothing(machine: Machine) -> None:
     should = machine.unpacked(project)
     for turn in range(5):
         first = machine.check_out(project)
-        had = inodes(first)
+        (had,) = machine.hold(first)
         machine.checkouts.check_in(first)
         with ThreadPoolExecutor(4) as pool:
             barrier = threading.Barrier(4)
@@ -465,7 +480,7 @@ def test_processes_that_end_at_once_leave_one_spare(machine: Machine) -> None:
     project = machine.manifest(FILES, "pkg/tool.sh")
     for _ in range(5):
         directories = [machine.check_out(project) for _ in range(4)]
-        had = [inodes(directory) for directory in directories]
+        had = machine.hold(*directories)
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(machine.checkouts.check_in, directories))
         assert len(machine.lying) == 1
