@@ -36,6 +36,8 @@ from vscrapy.wire import encode_request, fingerprint_place
 
 #: Requests of one commit.
 BATCH: Final = 5000
+#: Seen requests that only warm up.
+WARM: Final = 100
 #: Seen requests, and those that wait.
 SEEN: Final = (1_000_000,)
 QUEUED: Final = 200_000
@@ -160,8 +162,8 @@ def measure_server(*, seen: Sequence[int], queued: int) -> list[ServerMemory]:
         store = Store(endpoint, name="vscrapy-bench")
         try:
             process = running(store, submit(store))
-            feed(process, seen_requests(0, BATCH))  # the scripts are there, and the buffers have their size
-            prefix, done, before = re.sub(r"([\[\]?*])", r"\\\1", keys.prefix(process.taskid)), BATCH, used(store)
+            feed(process, seen_requests(0, WARM))  # the scripts are there
+            prefix, done, before = re.sub(r"([\[\]?*])", r"\\\1", keys.prefix(process.taskid)), WARM, used(store)
             for number in sorted(seen):
                 feed(process, seen_requests(done, number - done))
                 done = number

@@ -193,7 +193,7 @@ def followers(taskid: int) -> str:
 #   <prefix>closing           HASH name -> number: what the task counts, not as a stat (for CLOSESPIDER_*)
 #   <prefix>suspects          LIST of "SLOT LF QUEUE LF payload": in hand when their process died; they run alone
 #   <prefix>deaths            HASH SHA-1 of such a payload -> how many processes have died with it in hand
-#   <prefix>first             SET of the first fingerprints seen: place, and 64 bits
-#   <prefix>seen:PLACE        SET of integers: 64 bits of each fingerprint seen after those; PLACE: 000 to fff
+#   <prefix>first             SET of the fingerprints seen, while they are few: place, and 64 bits
+#   <prefix>seen:PLACE        SET of integers: 64 bits of each fingerprint seen, once they are many; PLACE: 000 to fff
 #   <prefix>wide:PLACE        SET of integers: the same, of those that came when the first sets were nearly full;
 #                             PLACE: 0000 to ffff

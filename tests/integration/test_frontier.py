@@ -262,11 +262,29 @@ def test_equal_requests_without_a_filter_are_two(store: Store, taskid: int) -> N
     assert running(store, taskid).feed(request("x"), request("x")).queued == 2
 
 
+def test_what_was_seen_stays_so_when_it_becomes_much(store: Store, taskid: int) -> None:
+    """From 4,096 on it takes 8 bytes each; equal ones of one commit are found in each of its ways."""
+    process = running(store, taskid)
+    places = [(f"{n * 7 % 65536:04x}", str(n)) for n in range(5_000)]
+    few = [request(f"{n}", seen=place) for n, place in enumerate(places[:1_500])]
+    assert process.feed(*few, *few[:2]).duplicates == [1_500, 1_501]
+    many = [request(f"{n}", seen=place) for n, place in enumerate(places)]
+    assert process.feed(*many, many[0], many[-1]).duplicates == [*range(1_500), 5_000, 5_001]
+    names = store.client.keys(f"{keys.prefix(taskid)}seen:*")
+    assert sum(store.client.scard(name) for name in names) == 5_000
+    assert {store.client.object("encoding", name) for name in names} == {b"intset"}
+    assert not store.client.exists(f"{keys.prefix(taskid)}first")
+    assert process.feed(*many, *2 * [request("new", seen=("0000", "7000"))]).duplicates == [*range(5_000), 5_001]
+    assert store.client.hget(keys.task(taskid), "seen") == b"5001"
+
+
 def test_what_was_seen_stays_so_when_the_first_sets_are_full(store: Store, taskid: int) -> None:
     """What comes after that stands elsewhere; requests that stay on their process are held against both, too."""
     process = running(store, taskid)
-    process.feed(*(request(f"{n}", seen=(f"{n * 6000:04x}", "7")) for n in range(10)))
-    assert store.client.hget(keys.task(taskid), "seen") == b"10"
+    process.feed(*(request(f"{n}", seen=(f"{n * 6000:04x}", "7")) for n in range(9)))
+    assert store.client.hget(keys.task(taskid), "seen") == b"9"
+    store.client.hset(keys.task(taskid), "seen", 4_095)
+    process.feed(request("9", seen=(f"{9 * 6000:04x}", "7")))
     store.client.hset(keys.task(taskid), "seen", 1_600_000)
     again = process.feed(*(request(f"{n}", seen=(f"{n * 6000:04x}", "7")) for n in range(10)))
     assert again.duplicates == list(range(10))
@@ -282,7 +300,8 @@ def test_what_was_seen_stays_so_when_the_first_sets_are_full(store: Store, taski
     assert store.client.hget(keys.task(taskid), "seen") == b"1600013"
     Tasks(store).stop(taskid, reason="finished", mode=StopMode.GRACEFUL)
     assert process.leave("left") is TaskState.FINISHED
-    assert not [key for key in store.client.keys(f"{keys.prefix(taskid)}*") if b"seen" in key or b"wide" in key]
+    names = store.client.keys(f"{keys.prefix(taskid)}*")
+    assert not [name for name in names if any(part in name for part in (b"seen", b"wide", b"first"))]
 
 
 # --- commits --------------------------------------------------------------------------------------------------------

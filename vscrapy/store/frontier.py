@@ -214,13 +214,13 @@ def _committed(status: str, reply: Sequence[Any]) -> Committed:
         queued=int(reply[4]),
         leased=int(reply[5]),
         is_idle=bool(reply[6]),
-        duplicates=[int(place) for place in text(reply[7]).split(",") if place],
-        leases=_leases(reply[8]),
+        duplicates=[index for index, fate in enumerate(text(reply[7])) if fate == "1"],
+        leases=_leases(reply[8] or []),
         fact_version=int(reply[9]),
-        facts={text(id_): text(value) for id_, value in zip(reply[10][::2], reply[10][1::2], strict=True)},
-        shares=_shares(reply[11]),
+        facts={text(id_): text(value) for id_, value in _pairs(reply[10])},
+        shares={text(slot): int(share) for slot, share in _pairs(reply[11])},
         is_start_lost=bool(reply[12]),
-        counts={text(name): int(count) for name, count in zip(reply[13][::2], reply[13][1::2], strict=True)},
+        counts={text(name): int(count) for name, count in _pairs(reply[13])},
         is_held=reply[14] > 0,
         tells_held=reply[14] == 2,
         suspect=text(reply[15]),
@@ -450,8 +450,8 @@ def _numbers(numbers: Mapping[str, int]) -> Iterable[Any]:
         yield from pair
 
 
-def _shares(flat: Sequence[Any]) -> dict[str, int]:
-    return {text(slot): int(share) for slot, share in zip(flat[::2], flat[1::2], strict=True)}
+def _pairs(flat: Sequence[Any] | None) -> Iterable[tuple[Any, Any]]:
+    return zip(flat[::2], flat[1::2], strict=True) if flat else ()
 
 
 def _request_args(requests: Iterable[NewRequest]) -> Iterable[Any]:
@@ -534,4 +534,4 @@ def share(
             *(*_numbers(shares), *_numbers(needs)),
         ],
     )
-    return None if text(status) == "alone" else _shares(found)
+    return None if text(status) == "alone" else {text(slot): int(number) for slot, number in _pairs(found)}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from vscrapy import __version__, keys
 from vscrapy.errors import ProtocolMismatch, StoreRefused, StoreUnavailable, TaskGone
@@ -26,6 +26,28 @@ from vscrapy.store.frontier import NewRequest
 from vscrapy.store.stat_changes import StatChanges, added_up, number_of, of_commit
 from vscrapy.store.submission import TaskOptions, submission
 from vscrapy.valve import Valve
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What all commits of a task have counted, as its record has it."""
+
+    pages: int = 0
+    items: int = 0
+    errors: int = 0
+    #: Requests that were put into the frontier, and those that were filtered as seen.
+    enqueued: int = 0
+    filtered: int = 0
+
+    @classmethod
+    def read(cls, told: str) -> Self:
+        """
+        Read it; '': nothing yet.
+
+        Raises:
+            ValueError, TypeError: It is none.
+        """
+        return cls(*map(int, told.split()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +177,7 @@ def read_records(taskids: Iterable[int], replies: Iterable[Any]) -> dict[int, Ta
 def _readable(taskid: int, record: dict[str, str]) -> TaskRecord | None:
     try:
         return _record(taskid, record)
-    except (LookupError, ValueError, OverflowError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         return None
 
 
@@ -163,6 +185,7 @@ def _record(taskid: int, record: dict[str, str]) -> TaskRecord:
     def number(name: str) -> int:
         return int(float(record.get(name) or 0))
 
+    tally = Tally.read(record.get("tally", ""))
     return TaskRecord(
         taskid=taskid,
         spider=shown(record.get("spider", "")),
@@ -181,9 +204,9 @@ def _record(taskid: int, record: dict[str, str]) -> TaskRecord:
         max_processes=number("max_processes"),
         stop_mode=StopMode(record["stop_mode"]) if record.get("stop_mode") else None,
         protocol=number("protocol"),
-        pages=number("pages"),
-        items=number("items"),
-        errors=number("errors"),
+        pages=tally.pages,
+        items=tally.items,
+        errors=tally.errors,
         is_start_lost=record.get("start") == "lost",
         feeds=record.get("feeds", ""),
         log_keep=number("log_keep"),
@@ -515,12 +538,12 @@ class Tasks:
     def stats(self, taskid: int) -> tuple[dict[str, int | float], list[dict[str, Any]]]:
         """Read the counted stats, and for each crawl process those that it set."""
         names = [keys.stats(taskid), keys.commits(taskid), keys.stat_values(taskid), keys.task(taskid)]
-        counted, commits, values, enqueued, filtered = self._store.run("stats", names, [])
+        counted, commits, values, tally = self._store.run("stats", names, [])
         pairs = zip(counted[::2], counted[1::2], strict=True)
         numbers = {text(name): number for name, value in pairs if (number := number_of(text(value))) is not None}
         found = [_object(text(value)) for _, value in sorted(zip(values[::2], values[1::2], strict=True))]
         changes = [of_commit(commit) for commit in commits[1::2]]
-        own = _counted_by_frontier(number_of(text(enqueued)) or 0, number_of(text(filtered)) or 0)
+        own = _counted_by_frontier(Tally.read(text(tally or b"")))
         return added_up(numbers, [*changes, own.packed()]), [value for value in found if value is not None]
 
     def keep_stats(self, taskid: int, values: str) -> None:
@@ -535,8 +558,12 @@ class Tasks:
         return kept if kept and _object(kept) is not None else ""
 
 
-def _counted_by_frontier(enqueued: int | float, filtered: int | float) -> StatChanges:
-    counted = {"scheduler/enqueued": enqueued, "scheduler/enqueued/memory": enqueued, "dupefilter/filtered": filtered}
+def _counted_by_frontier(tally: Tally) -> StatChanges:
+    counted = {
+        "scheduler/enqueued": tally.enqueued,
+        "scheduler/enqueued/memory": tally.enqueued,
+        "dupefilter/filtered": tally.filtered,
+    }
     return StatChanges({name: number for name, number in counted.items() if number})
 
 

@@ -1,7 +1,7 @@
 -- Shared: the last commit of each crawl process, in one value, which the next one replaces. In it, with a space after each:
 -- its number; when the process first brought its task on (ms), 0: not yet; 1: it finds nothing to lease although requests
--- wait; the requests that were duplicates, '3,7'; and what the process has counted since that was last added up,
--- which is done when it has become long, and when the process is no more.
+-- wait; a digit for each of its requests, 1: it was a duplicate, '' where none was; and what the process has counted since
+-- that was last added up, which is done when it has become long, and when the process is no more.
 --
 -- What it has counted: changes that follow each other; each is: bytes of its name, operation ('+', 'max', 'min';
 -- 'worker': '+', of what its worker has done), number, name, with a space between them (vscrapy/store/stat_changes.py).
@@ -9,7 +9,7 @@ local NO_COMMIT = '0 0 0  '
 
 -- Number, time, is it starved, duplicates, and where what was counted begins.
 local function parse_commit(value)
-    local number, done_ms, is_starved, duplicates, at = string.match(value, '^(%d+) (%d+) ([01]) ([%d,]*) ()')
+    local number, done_ms, is_starved, duplicates, at = string.match(value, '^(%d+) (%d+) ([01]) ([01]*) ()')
     return tonumber(number), tonumber(done_ms), is_starved == '1', duplicates, at
 end
 

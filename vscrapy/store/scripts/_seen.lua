@@ -1,56 +1,69 @@
 -- Shared: the fingerprints that a task has seen. Each is a place, four hexadecimal digits, and an integer of 64 bits, in
 -- one string.
 --
--- The first ones stand in one set: a commit asks it about all of its requests at once. All others stand in sets of
--- integers, by the last three digits of their place. Such a set of up to 512 integers is compact
+-- The first ones stand in one set: a commit asks it about all of its requests at once. When there are too many, all move,
+-- in one go, to sets of integers by the last three digits of their place. Such a set of up to 512 integers is compact
 -- (set-max-intset-entries): 8 bytes each. So when these are nearly full, they stay as they are, and what is new from
 -- then on goes into more of them, by all four digits.
-local FIRST_MOST, SEEN_MOST = 8192, 1600000
-
-local function split_seen(fingerprint)
-    return string.sub(fingerprint, 1, 4), string.sub(fingerprint, 5)
-end
+local FIRST_MOST, SEEN_MOST = 4096, 1600000
 
 -- Was it seen, of a task that has seen so many?
 local function was_seen(prefix, n_seen, fingerprint)
-    if redis.call('SISMEMBER', prefix .. 'first', fingerprint) == 1 then
-        return true
+    if n_seen < FIRST_MOST then
+        return redis.call('SISMEMBER', prefix .. 'first', fingerprint) == 1
     end
-    local place, member = split_seen(fingerprint)
-    return n_seen >= FIRST_MOST and (redis.call('SISMEMBER', prefix .. 'seen:' .. string.sub(place, 2), member) == 1
-        or (n_seen >= SEEN_MOST and redis.call('SISMEMBER', prefix .. 'wide:' .. place, member) == 1))
+    local place, member = string.sub(fingerprint, 1, 4), string.sub(fingerprint, 5)
+    return redis.call('SISMEMBER', prefix .. 'seen:' .. string.sub(place, 2), member) == 1
+        or (n_seen >= SEEN_MOST and redis.call('SISMEMBER', prefix .. 'wide:' .. place, member) == 1)
 end
 
--- Note one that is not in the first set, and is to stand beyond it; false: it had been seen.
-local function see_beyond(prefix, n_seen, fingerprint)
-    local place, member = split_seen(fingerprint)
-    local set = prefix .. 'seen:' .. string.sub(place, 2)
-    if n_seen < SEEN_MOST then
-        return redis.call('SADD', set, member) == 1
-    end
-    return redis.call('SISMEMBER', set, member) == 0 and redis.call('SADD', prefix .. 'wide:' .. place, member) == 1
-end
-
--- Note those of a task that has seen so many; for each: was it new? And how many were.
-local function see(prefix, n_seen, fingerprints)
-    local first, are_new, news, met, n_new = prefix .. 'first', {}, {}, {}, 0
+-- Note those that come first; for each: was it new? And how many were.
+local function see_first(prefix, fingerprints)
+    local first, are_new, news, met = prefix .. 'first', {}, {}, {}
     for from = 1, #fingerprints, 1000 do
         local known = redis.call('SMISMEMBER', first, unpack(fingerprints, from, math.min(from + 999, #fingerprints)))
         for at, is_known in ipairs(known) do
             local fingerprint = fingerprints[from + at - 1]
-            local is_new = is_known == 0 and not met[fingerprint]
-            met[fingerprint] = true
-            if is_new and n_seen + n_new >= FIRST_MOST then
-                is_new = see_beyond(prefix, n_seen + n_new, fingerprint)
-            elseif is_new then
+            if is_known == 0 and not met[fingerprint] then
+                met[fingerprint] = true
+                are_new[from + at - 1] = true
                 news[#news + 1] = fingerprint
             end
-            are_new[from + at - 1] = is_new
-            n_new = n_new + (is_new and 1 or 0)
         end
     end
     for from = 1, #news, 1000 do
         redis.call('SADD', first, unpack(news, from, math.min(from + 999, #news)))
+    end
+    return are_new, #news
+end
+
+local function move_first(prefix)
+    for _, fingerprint in ipairs(redis.call('SMEMBERS', prefix .. 'first')) do
+        redis.call('SADD', prefix .. 'seen:' .. string.sub(fingerprint, 2, 4), string.sub(fingerprint, 5))
+    end
+    redis.call('UNLINK', prefix .. 'first')
+end
+
+-- Note those of a task that has seen so many; for each: was it new? And how many were.
+local function see(prefix, n_seen, fingerprints)
+    if n_seen < FIRST_MOST then
+        local are_new, n_new = see_first(prefix, fingerprints)
+        if n_seen + n_new >= FIRST_MOST then
+            move_first(prefix)
+        end
+        return are_new, n_new
+    end
+    local are_new, n_new, sets, sub = {}, 0, prefix .. 'seen:', string.sub
+    for at = 1, #fingerprints do
+        local fingerprint, is_new = fingerprints[at], 0
+        local set, member = sets .. sub(fingerprint, 2, 4), sub(fingerprint, 5)
+        if n_seen < SEEN_MOST then
+            is_new = redis.call('SADD', set, member)
+        elseif redis.call('SISMEMBER', set, member) == 0 then
+            is_new = redis.call('SADD', prefix .. 'wide:' .. sub(fingerprint, 1, 4), member)
+        end
+        are_new[at] = is_new == 1
+        n_new = n_new + is_new
     end
     return are_new, n_new
 end
@@ -68,8 +81,9 @@ local function forget_seen(task_key, prefix)
         end
     end
     local n_seen = tonumber(redis.call('HGET', task_key, 'seen')) or 0
-    redis.call('UNLINK', prefix .. 'first')
-    if n_seen >= FIRST_MOST then
+    if n_seen < FIRST_MOST then
+        redis.call('UNLINK', prefix .. 'first')
+    else
         forget('seen:', 3)
     end
     if n_seen >= SEEN_MOST then

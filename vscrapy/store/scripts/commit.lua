@@ -43,9 +43,9 @@
 --                  'start' (outputs of start()), 'started' (start() is exhausted), 'feed' (no parent)
 --            lease id, or the count of start outputs
 -- Returns {status, state, reason, stop mode, queued, leased, is idle, duplicates, leases, version, facts,
---          shares, is start() lost?, counts, held, suspect}
+--          shares, is start() lost?, counts, held, suspect}; nil for lists of nothing, which take the server longer
 --   status: 'ok'; 'replayed'; 'fenced'; 'gone'
---   duplicates: places among the requests of the call, from 0, of those that were filtered: '3,7'
+--   duplicates: a digit for each request of the call, in order: 1, where it was filtered; '' where none was
 --   leases: id, slot LF queue LF payload, id, ...
 --   version, facts: what the whole task knows now, and what of it is new to the process: id, value, id, ...
 --   shares: concurrency that the process may use: of slots that it got leases of, or named with downloads and need not
@@ -60,6 +60,9 @@
 -- include: suspects
 -- include: seen
 -- include: commits
+
+-- What the task's record tells of all commits: pages, items, errors, requests put in, requests filtered as seen.
+local TALLY = '^(%-?%d+) (%-?%d+) (%-?%d+) (%d+) (%d+)$'
 
 -- 0: the crawl goes on; 1: it is held, for too many items wait to be fetched; 2: and this process is to say so.
 local function find_held_state(task_key, is_held, told_by, process)
@@ -130,14 +133,12 @@ end
 
 local task_key, prefix, process = KEYS[1], ARGV[1], ARGV[2]
 -- All of the task's record that is asked for; numbers as text.
-local state, reason, stop_mode, start, idle_owner, crashes, before_queued, before_leased, before_seen, before_items_bytes,
+local state, start, idle_owner, crashes, before_queued, before_leased, before_seen, before_items_bytes,
     items_dropped_bytes, items_limit, held_told_by, lifo, start_lifo, before_lease_seq, before_suspects, suspect_runner,
-    before_version, polite_most, polite_delay_ms, polite_special, before_pages, before_items, before_errors,
-    before_enqueued, before_filtered, n_processes = unpack(redis.call('HMGET', task_key,
-    'state', 'reason', 'stop_mode', 'start', 'idle_owner', 'crashes', 'queued', 'leased', 'seen', 'items_bytes',
+    before_version, polite_most, polite_delay_ms, polite_special, before_tally, n_processes = unpack(redis.call('HMGET',
+    task_key, 'state', 'start', 'idle_owner', 'crashes', 'queued', 'leased', 'seen', 'items_bytes',
     'items_dropped_bytes', 'items_limit', 'held_told_by', 'lifo', 'start_lifo', 'lease_seq', 'suspects', 'suspect_runner',
-    'fact_version', 'polite_most', 'polite_delay_ms', 'polite_special', 'pages', 'items', 'errors', 'enqueued', 'filtered',
-    'processes'))
+    'fact_version', 'polite_most', 'polite_delay_ms', 'polite_special', 'tally', 'processes'))
 if not state then
     return {'gone'}
 end
@@ -243,39 +244,40 @@ else
     end
 
     local groups, order, backs, acknowledged = {}, {}, {}, 0
-    -- Places of those that are duplicates, among the requests of the call.
-    local places, n_requests = {}, 0
+    -- For each request of the call, in order: '1': it is a duplicate.
+    local fates, n_requests, has_duplicates = {}, 0, false
     -- What the scheduler counts: here, for a process that dies after this could not tell it any more.
     local enqueued, filtered = 0, 0
     local n_seen, n_suspects = tonumber(before_seen) or 0, tonumber(before_suspects) or 0
     -- Runs of requests that travel, up to one that stays on its process.
-    local stretch, fingerprints = {}, {}
+    local stretch, fingerprints, n_fingerprints = {}, {}, 0
     local function add_stretch()
         local are_new, n_new = see(prefix, n_seen, fingerprints)
-        n_seen, filtered = n_seen + n_new, filtered + #fingerprints - n_new
+        n_seen, filtered = n_seen + n_new, filtered + n_fingerprints - n_new
+        has_duplicates = has_duplicates or n_new < n_fingerprints
         local asked = 0
         for _, run in ipairs(stretch) do
-            local payloads = {}
+            local payloads, n_payloads = {}, 0
             for from = run.from, run.to, 2 do
                 local is_new = true
                 if ARGV[from] ~= '' then
                     asked = asked + 1
                     is_new = are_new[asked]
                 end
-                if is_new then
-                    payloads[#payloads + 1] = ARGV[from + 1]
-                else
-                    places[#places + 1] = n_requests
-                end
                 n_requests = n_requests + 1
+                fates[n_requests] = is_new and '0' or '1'
+                if is_new then
+                    n_payloads = n_payloads + 1
+                    payloads[n_payloads] = ARGV[from + 1]
+                end
             end
-            if #payloads > 0 then
-                enqueued = enqueued + #payloads
-                queued = queued + #payloads
+            if n_payloads > 0 then
+                enqueued = enqueued + n_payloads
+                queued = queued + n_payloads
                 add_payloads(groups, order, run.slot, run.queue, payloads)
             end
         end
-        stretch, fingerprints = {}, {}
+        stretch, fingerprints, n_fingerprints = {}, {}, 0
     end
     local runs = tonumber(ARGV[at])
     at = at + 1
@@ -286,23 +288,27 @@ else
             stretch[#stretch + 1] = {slot = slot, queue = queue, from = from, to = at - 2}
             for index = from, at - 2, 2 do
                 if ARGV[index] ~= '' then
-                    fingerprints[#fingerprints + 1] = ARGV[index]
+                    n_fingerprints = n_fingerprints + 1
+                    fingerprints[n_fingerprints] = ARGV[index]
                 end
             end
         else
             add_stretch()
             for index = from, at - 2, 2 do
+                local is_new = true
                 if queue == 'settled' then
                     n_seen = n_seen + settle_local(prefix, n_seen, slot, ARGV[index])
-                elseif not claim_local(prefix, n_seen, slot, ARGV[index], process) then
-                    places[#places + 1] = n_requests
+                else
+                    is_new = claim_local(prefix, n_seen, slot, ARGV[index], process)
                 end
                 n_requests = n_requests + 1
+                fates[n_requests] = is_new and '0' or '1'
+                has_duplicates = has_duplicates or not is_new
             end
         end
     end
     add_stretch()
-    duplicates = table.concat(places, ',')
+    duplicates = has_duplicates and table.concat(fates) or ''
 
     -- Of the slots in which leases end: how many did.
     local ended_of = {}
@@ -578,11 +584,15 @@ else
     change('lease_seq', before_lease_seq, lease_seq)
     change('seen', before_seen, n_seen)
     change('items_bytes', before_items_bytes, items_bytes)
-    change('pages', before_pages, (tonumber(before_pages) or 0) + n_pages)
-    change('items', before_items, (tonumber(before_items) or 0) + n_items)
-    change('errors', before_errors, (tonumber(before_errors) or 0) + n_errors)
-    change('enqueued', before_enqueued, (tonumber(before_enqueued) or 0) + enqueued)
-    change('filtered', before_filtered, (tonumber(before_filtered) or 0) + (ARGV[7] == '1' and filtered or 0))
+    if ARGV[7] ~= '1' then
+        filtered = 0
+    end
+    if n_pages ~= 0 or n_items ~= 0 or n_errors ~= 0 or enqueued ~= 0 or filtered ~= 0 then
+        local pages, items, errors, all_enqueued, all_filtered = string.match(before_tally, TALLY)
+        fields[#fields + 1] = 'tally'
+        fields[#fields + 1] = string.format('%d %d %d %d %d', pages + n_pages, items + n_items, errors + n_errors,
+            all_enqueued + enqueued, all_filtered + filtered)
+    end
     change('crashes', crashes, acknowledged > 0 and 0 or crashes)
     if #fields > 0 then
         redis.call('HSET', task_key, unpack(fields))
@@ -614,7 +624,13 @@ if version > tonumber(ARGV[6]) then
         facts[#facts + 1] = redis.call('HGET', KEYS[7], id)
     end
 end
-return {status, state, reason, stop_mode, queued, leased, is_idle, duplicates, leases,
-    version, facts, shares, start == 'lost' and 1 or 0,
-    is_counting and redis.call('HGETALL', prefix .. 'closing') or {}, held_state,
+local function list(found)
+    return #found > 0 and found
+end
+local ended = {'', ''}
+if state ~= 'running' then
+    ended = redis.call('HMGET', task_key, 'reason', 'stop_mode')
+end
+return {status, state, ended[1], ended[2], queued, leased, is_idle, duplicates, list(leases), version, list(facts),
+    list(shares), start == 'lost' and 1 or 0, is_counting and redis.call('HGETALL', prefix .. 'closing'), held_state,
     suspect_id}

@@ -31,7 +31,7 @@ redis.call('HSET', KEYS[1],
     'state', 'queued', 'reason', '', 'exit_code', 0, 'stop_mode', '', 'created_ms', now_ms, 'waits_since_ms', now_ms,
     'ended_ms', 0,
     'sender_ms', now_ms, 'sender_timeout_ms', ARGV[4], 'idle_owner', '', 'crashes', 0,
-    'pages', 0, 'items', 0, 'errors', 0, 'enqueued', 0, 'filtered', 0)
+    'tally', '0 0 0 0 0')
 redis.call('HDEL', KEYS[1], 'opened_ms')
 redis.call('SET', KEYS[2], ARGV[3])
 -- The stats begin anew, and with them what is counted once.

@@ -5,9 +5,8 @@
 -- KEYS[2]  the last commit of each process (HASH): _commits.lua
 -- KEYS[3]  stat values (HASH)
 -- KEYS[4]  task record (HASH)
--- Returns {counted, commits, values, enqueued, filtered}: counted: stat, number, ...; commits: process, commit, ...;
+-- Returns {counted, commits, values, tally}: counted: stat, number, ...; commits: process, commit, ...;
 -- values: process, JSON, ...;
--- enqueued, filtered: what the frontier has counted itself.
-local own = redis.call('HMGET', KEYS[4], 'enqueued', 'filtered')
-return {redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]), redis.call('HGETALL', KEYS[3]), own[1] or '0',
-    own[2] or '0'}
+-- tally: what the task's record has of it; nil when there is no such task.
+return {redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]), redis.call('HGETALL', KEYS[3]),
+    redis.call('HGET', KEYS[4], 'tally')}

@@ -28,6 +28,6 @@ redis.call('HSET', KEYS[1],
     'queued', n_requests, 'leased', 0, 'lease_seq', 0, 'processes', 0, 'process_seq', 0, 'crawling', 0,
     'capacity', 16,
     'start', n_requests > 0 and 'done' or 'waiting', 'start_owner', '', 'start_done', 0, 'idle_owner', '', 'crashes', 0,
-    'log_lines', 0, 'log_kept', 0, 'feeds_tries', 0)
+    'log_lines', 0, 'log_kept', 0, 'feeds_tries', 0, 'tally', '0 0 0 0 0')
 redis.call('SET', KEYS[2], ARGV[1])
 return 1
