@@ -19,6 +19,7 @@ from vscrapy import keys
 from vscrapy.model import PROTOCOL
 from vscrapy.states import TaskState
 from vscrapy.store.base import texts
+from vscrapy.store.tasks import Tally
 from vscrapy.store.work import work
 
 pytest_plugins = ["tests.integration.machine"]
@@ -108,7 +109,7 @@ def wait_for_own_pages(machine: Machine, taskid: int, number: int) -> None:
     """As :func:`wait_for_pages`, for a task of another protocol."""
 
     def count() -> int:
-        return int(own_record(machine, taskid).get("pages", 0))
+        return Tally.read(own_record(machine, taskid).get("tally", "")).pages
 
     wait_for(lambda: count() >= number, CRAWL_S, f"{number} pages of task {taskid}")
 

@@ -328,8 +328,12 @@ class Frontier:
         """
         task = self._taskid
         facts = facts or {}
+        since = _changes_of(stats or StatChanges(), results)
+        changes = self._with_those_before(number, since)
+        packed = changes.packed()
+        is_long = len(packed) > CHANGES_BYTES
         args: list[Any] = [keys.prefix(task), self._process, number, min(wanted, 500), stat_values]
-        args.extend((fact_version, int(counts_filtered), len(facts)))
+        args.extend((fact_version, int(counts_filtered), packed, int(is_long), len(facts)))
         for fact in facts.items():
             args.extend(fact)
         args.extend(_numbers(shares or {}))
@@ -337,13 +341,6 @@ class Frontier:
         args.append(-1 if counts is None else len(counts))
         for name, count in (counts or {}).items():
             args.extend((name, "=" if name in restarted else "+", count))
-        since = _changes_of(stats or StatChanges(), results)
-        if number != self._number:
-            self._number, self._before = number, self._changes
-        changes = self._before.plus(since)
-        packed = changes.packed()
-        is_long = len(packed) > CHANGES_BYTES
-        args.extend((packed, int(is_long)))
         args.extend(_whole(since.added.get(name, 0)) for name in _TOLD)
         args.extend(self._result_args(results))
         reply = self._store.run(
@@ -369,6 +366,12 @@ class Frontier:
         committed = _committed(status, reply)
         self._slots.update((lease.id, lease.slot) for lease in committed.leases)
         return committed
+
+    def _with_those_before(self, number: int, since: StatChanges) -> StatChanges:
+        """All that is counted and not added up, with this commit; the same when it is repeated."""
+        if number != self._number:
+            self._number, self._before = number, self._changes
+        return self._before.plus(since)
 
     def _result_args(self, results: Sequence[Result]) -> Iterable[Any]:
         failures = [failure for result in results for failure in result.failures]

@@ -5,12 +5,16 @@
 --
 -- What it has counted: changes that follow each other; each is: bytes of its name, operation ('+', 'max', 'min';
 -- 'worker': '+', of what its worker has done), number, name, with a space between them (vscrapy/store/stat_changes.py).
-local NO_COMMIT = '0 0 0  '
 
 -- Number, time, is it starved, duplicates, and where what was counted begins.
 local function parse_commit(value)
     local number, done_ms, is_starved, duplicates, at = string.match(value, '^(%d+) (%d+) ([01]) ([01]*) ()')
     return tonumber(number), tonumber(done_ms), is_starved == '1', duplicates, at
+end
+
+-- The same, without what was counted.
+local function pack_commit(number, done_ms, is_starved, duplicates)
+    return string.format('%d %d %d ', number, done_ms, is_starved and 1 or 0) .. duplicates .. ' '
 end
 
 -- Count one stat. A script is not rolled back, so no stat may end it: what cannot be counted is left as it was.

@@ -31,7 +31,7 @@ end
 local number = redis.call('HINCRBY', KEYS[1], 'process_seq', 1)
 redis.call('HSET', KEYS[2], ARGV[1], cjson.encode({worker = ARGV[2], number = number,
     claimed_ms = now_ms()}))
-redis.call('HSET', KEYS[4], ARGV[1], NO_COMMIT)
+redis.call('HSET', KEYS[4], ARGV[1], pack_commit(0, 0, false, ''))
 redis.call('HINCRBY', KEYS[1], 'processes', 1)
 redis.call('HSET', KEYS[1], 'state', 'running', 'promised_until_ms', 0)
 expect(read_limits(KEYS[1]), ARGV[5], ARGV[1])

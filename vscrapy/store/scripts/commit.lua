@@ -21,12 +21,13 @@
 -- ARGV[5]  stats that were set, as JSON; '': as before
 -- ARGV[6]  version of the facts that the process knows
 -- ARGV[7]  1: count the duplicates, as Scrapy's own filter does
--- ARGV[8]  number of new facts; then for each: id, value
+-- ARGV[8]  what the process has counted and is not added up yet (_commits.lua)
+-- ARGV[9]  1: add it up
+-- ARGV[10] number of new facts; then for each: id, value
 -- next     number of shares that the process has come down to; then for each: slot, share
 -- next     number of slots with downloads that may have no lease; then for each: slot, number of downloads, 0: none more
 -- next     number of what the task counts otherwise, -1: nobody asks; then for each: name, operation ('+'; '=':
 --            it begins anew), number
--- next     what the process has counted and is not added up yet (_commits.lua); 1: add it up
 -- next     pages, scraped items and logged errors since the last commit
 -- next     failed requests kept at most; number of new ones; then for each:
 --            lease id; '': it cannot be put back
@@ -181,11 +182,18 @@ if tonumber(ARGV[3]) <= number then
         end
     end
 else
+    -- Before all else: a script that fails half-way is not rolled back, and must not be done again.
+    local kept, changes = pack_commit(ARGV[3], done_ms, is_starved, ''), ARGV[8]
+    redis.call('HSET', KEYS[5], process, ARGV[9] == '1' and kept or kept .. changes)
+    if ARGV[9] == '1' then
+        add_up(prefix, read_record().worker, changes, 1)
+        changes = ''
+    end
     if ARGV[5] ~= '' then
         redis.call('HSET', KEYS[6], process, ARGV[5])
     end
-    local at = 9
-    for _ = 1, tonumber(ARGV[8]) do
+    local at = 11
+    for _ = 1, tonumber(ARGV[10]) do
         -- Of a fact whose name begins so, the first word stands, and whoever comes later is told of that.
         if string.sub(ARGV[at], 1, 6) ~= 'first:' or redis.call('HEXISTS', KEYS[7], ARGV[at]) == 0 then
             version = redis.call('HINCRBY', task_key, 'fact_version', 1)
@@ -215,13 +223,8 @@ else
         redis.call(ARGV[at + 1] == '=' and 'HSET' or 'HINCRBY', prefix .. 'closing', ARGV[at], ARGV[at + 2])
         at = at + 3
     end
-    local changes = ARGV[at]
-    if ARGV[at + 1] == '1' then
-        add_up(prefix, read_record().worker, changes, 1)
-        changes = ''
-    end
-    local n_pages, n_items, n_errors = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
-    at = at + 5
+    local n_pages, n_items, n_errors = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    at = at + 3
 
     -- Before the results, which end the leases.
     local most, failed = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
@@ -566,8 +569,10 @@ else
         record.suspect = suspect_id ~= '' and suspect_id or nil
         redis.call('HSET', KEYS[2], process, cjson.encode(record))
     end
-    redis.call('HSET', KEYS[5], process, string.format('%d %d %d ', ARGV[3], done_ms, is_starved and 1 or 0)
-        .. duplicates .. ' ' .. changes)
+    local now_kept = pack_commit(ARGV[3], done_ms, is_starved, duplicates)
+    if now_kept ~= kept then
+        redis.call('HSET', KEYS[5], process, now_kept .. changes)
+    end
     for _, part in ipairs(asked_for(limits, prefix, process)) do
         shares[#shares + 1] = part
     end
