@@ -458,6 +458,13 @@ else
     -- The slots with the fewest leases first; those that this process has a share of.
     local open, open_of, active, granted_of = {}, {}, {}, {}
     if wanted > 0 then
+        -- Where there are several to choose from, what has just ended counts.
+        if next(active_of) and redis.call('ZRANGE', prefix .. 'ready', 1, 1)[1] then
+            for slot, change in pairs(active_of) do
+                count_active(prefix, slot, change)
+            end
+            active_of = {}
+        end
         local ready = redis.call('ZRANGE', prefix .. 'ready', 0, 199, 'WITHSCORES')
         for at = 1, #ready, 2 do
             local slot = ready[at]
