@@ -34,11 +34,6 @@ local function parts(leased)
         string.sub(leased, second + 1)
 end
 
--- Only its slot.
-local function slot_of(leased)
-    return string.sub(leased, 1, string.find(leased, '\n', 1, true) - 1)
-end
-
 -- Is this queue popped at its new end?
 local function is_queue_lifo(task_key, queue)
     local field = 'lifo'
