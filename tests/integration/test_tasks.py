@@ -334,6 +334,16 @@ def test_workers_of_an_empty_server_are_none(store: Store) -> None:
     assert (seen.live, seen.records, seen.audience.senders, seen.audience.followers) == ([], {}, {}, {})
 
 
+@pytest.mark.parametrize("tally", ["", "1 2 x 4 5", "1 2 3 4 5 6", "9" * 5000])
+def test_tally_that_cannot_be_read_counts_for_nothing(store: Store, tasks: Tasks, tally: str) -> None:
+    """Stats are not signed, and whoever asks for them gets the others; the record is as one that is not there."""
+    taskid = submit(store)
+    store.client.hset(keys.task(taskid), "tally", tally)
+    store.client.hset(keys.stats(taskid), "n", 3)
+    assert tasks.stats(taskid)[0] == {"n": 3}
+    assert (taskid in tasks.records([taskid])) is (tally == "")
+
+
 def test_task_that_only_another_protocol_can_read_is_not_forgotten(store: Store, tasks: Tasks) -> None:
     """Its state has a name that is not known here; garbage of this protocol is forgotten."""
     foreign, garbage = submit(store), submit(store)

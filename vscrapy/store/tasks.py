@@ -543,7 +543,7 @@ class Tasks:
         numbers = {text(name): number for name, value in pairs if (number := number_of(text(value))) is not None}
         found = [_object(text(value)) for _, value in sorted(zip(values[::2], values[1::2], strict=True))]
         changes = [of_commit(commit) for commit in commits[1::2]]
-        own = _counted_by_frontier(Tally.read(text(tally or b"")))
+        own = _counted_by_frontier(text(tally or b""))
         return added_up(numbers, [*changes, own.packed()]), [value for value in found if value is not None]
 
     def keep_stats(self, taskid: int, values: str) -> None:
@@ -558,7 +558,11 @@ class Tasks:
         return kept if kept and _object(kept) is not None else ""
 
 
-def _counted_by_frontier(tally: Tally) -> StatChanges:
+def _counted_by_frontier(told: str) -> StatChanges:
+    try:
+        tally = Tally.read(told)
+    except (TypeError, ValueError):  # not signed: it counts for nothing, as a stat does that is no number
+        return StatChanges()
     counted = {
         "scheduler/enqueued": tally.enqueued,
         "scheduler/enqueued/memory": tally.enqueued,
